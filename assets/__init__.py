@@ -1,0 +1,27 @@
+"""What exists: one thin module a stage, in the order of the flow.
+
+What belongs here: which function of the core computes a stage, and what an asset shows (partitions, metadata, previews).
+What does not: loops over rows, reading or writing tables, and choices between methods by name.
+"""
+
+import dagster as dg
+
+from assets import activations, contexts, examples, explanations, latents, roots, scores
+from latentlake.flow import Flow
+
+
+def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
+    """The assets of a study, one for each stage of its flow."""
+    makers = {
+        "subject": roots.subject,
+        "llms": roots.llms,
+        "dictionaries": roots.dictionaries,
+        "selections": roots.selections,
+        "contexts": contexts.contexts,
+        "activations": activations.activations,
+        "latents": latents.latents,
+        "examples": examples.examples,
+        "explanations": explanations.explanations,
+        "scores": scores.scores,
+    }
+    return [makers[stage.kind](flow, stage) for stage in flow.stages.values()]

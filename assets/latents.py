@@ -1,0 +1,29 @@
+"""Statistics, triage and choice of latents."""
+
+import dagster as dg
+import polars as pl
+
+from assets.preview import Frame, table_of
+from assets.stage import stage_asset
+from latentlake.flow import Flow, Stage
+from latentlake.stages import latents as core
+from latentlake.work import each
+
+
+def latents(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
+    """Every latent of a block."""
+    return stage_asset(
+        flow,
+        stage,
+        each(core.compute),
+        group="latents",
+        kinds={"polars"},
+        description="Every latent: counts, density, maximum, histogram, top tokens, triage, and whether it is chosen or "
+        "why not.",
+        preview=_preview,
+    )
+
+
+def _preview(frame: Frame) -> str:
+    counts = frame("latents").group_by("triage").agg(latents=pl.len(), chosen=pl.col("is_chosen").sum()).sort("triage")
+    return table_of(counts.collect())

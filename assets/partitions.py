@@ -1,0 +1,51 @@
+"""The flow's dimensions as Dagster partitions, and its one rule of inputs as partition mappings."""
+
+import dagster as dg
+
+from latentlake.flow import Flow, Input, Stage
+
+
+def shards_name(flow: Flow) -> str:
+    """Name under which Dagster knows the shards of a study."""
+    return f"{flow.study.name}_shards"
+
+
+def partitions_of(flow: Flow, stage: Stage) -> dg.PartitionsDefinition | None:  # type: ignore[type-arg]
+    """The partitions of a stage; none for one that has no dimensions."""
+    if not stage.dimensions:
+        return None
+    axes = {dimension: _axis(flow, dimension) for dimension in stage.dimensions}
+    return next(iter(axes.values())) if len(axes) == 1 else dg.MultiPartitionsDefinition(axes)
+
+
+def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping | None:
+    """How partitions of a stage depend on those of an input.
+
+    Dagster is told of all shards even where only some are in use: which these are depends on how many there are.
+    """
+    above = flow[source.stage].dimensions
+    if not above or not stage.dimensions:
+        return None
+    if set(above) == set(stage.dimensions):
+        return dg.IdentityPartitionMapping()
+    if len(above) == 1:
+        (dimension,) = above
+        if dimension in stage.dimensions:
+            return dg.MultiToSingleDimensionPartitionMapping(dimension)
+        keys = source.keys.get(dimension)
+        return dg.SpecificPartitionsPartitionMapping(list(keys)) if keys else dg.AllPartitionMapping()
+    free = iter([dimension for dimension in stage.dimensions if dimension not in above])
+    return dg.MultiPartitionMapping(
+        {
+            dimension: dg.DimensionPartitionMapping(dimension, dg.IdentityPartitionMapping())
+            if dimension in stage.dimensions
+            else dg.DimensionPartitionMapping(next(free), dg.AllPartitionMapping())
+            for dimension in above
+        }
+    )
+
+
+def _axis(flow: Flow, dimension: str) -> dg.PartitionsDefinition:  # type: ignore[type-arg]
+    if dimension == "shard":
+        return dg.DynamicPartitionsDefinition(name=shards_name(flow))
+    return dg.StaticPartitionsDefinition(list(flow.keys(dimension)))

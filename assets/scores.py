@@ -1,0 +1,34 @@
+"""Scores of explanations, by explainer and scorer."""
+
+import dagster as dg
+import polars as pl
+
+from assets.preview import Frame, table_of
+from assets.stage import stage_asset
+from latentlake.flow import Flow, Stage
+from latentlake.stages import scores as core
+from latentlake.work import each
+
+
+def scores(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
+    """What one scorer makes of one explainer's explanations."""
+    explainer, scorer = stage.constants["explainer"], stage.constants["scorer"]
+    return stage_asset(
+        flow,
+        stage,
+        each(core.compute),
+        group="scores",
+        kinds={"scikitlearn"},
+        description=f"What the scorer `{scorer}` (method `{flow.study.scorers[scorer].method}`) makes of the explanations of "
+        f"`{explainer}`, and of the same explanations shuffled among latents; each judged window is in `judgements`.",
+        preview=_preview,
+    )
+
+
+def _preview(frame: Frame) -> str:
+    means = (
+        frame("scores")
+        .group_by("metric", "control")
+        .agg(mean=pl.col("value").mean(), latents=pl.col("value").count(), failed=pl.col("n_failed").sum())
+    )
+    return table_of(means.sort("metric", "control", nulls_last=False).collect())

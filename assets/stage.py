@@ -1,0 +1,97 @@
+"""How a stage becomes an asset: the same for all of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.events import asset_key, input_pointers, materialization
+from assets.partitions import mapping_of, partitions_of
+from latentlake.errors import StudyChanged
+from latentlake.execute import Executor, Outcome
+from latentlake.flow import Flow, Stage
+from latentlake.tables import TABLES
+from latentlake.work import Compute
+
+STUDY_TAG = "latentlake/study"
+
+# Dagster would emit an event of its own for each partition of a range, all with one data version, after the ones that
+# this asset logs (dagster#34013). Marked so, an output emits none, and downstream steps still run.
+_SAYS_NOTHING = {"__source_asset_observation__": True}
+
+Preview = Callable[[Callable[[str], pl.LazyFrame]], str]
+
+
+def stage_asset(
+    flow: Flow, stage: Stage, compute: Compute, *, group: str, kinds: set[str], description: str, preview: Preview
+) -> dg.AssetsDefinition:
+    """An asset that computes what is not up to date among the partitions asked for, and tells Dagster of all of them."""
+
+    @dg.asset(
+        key=asset_key(stage.name),
+        description=description,
+        group_name=group,
+        kinds={"deltalake", *kinds},
+        code_version=stage.code_version,
+        partitions_def=partitions_of(flow, stage),
+        backfill_policy=dg.BackfillPolicy.single_run() if stage.dimensions else None,
+        deps=[
+            dg.AssetDep(asset_key(source.stage), partition_mapping=mapping_of(flow, stage, source))
+            for source in stage.inputs
+        ],
+        metadata=_definition_metadata(stage),
+        dagster_type=dg.Nothing,  # type: ignore[arg-type]
+        required_resource_keys={"lake", "models", "progress"},
+    )
+    def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+        _require_same_study(context, flow)
+        pointers = input_pointers(context.instance, stage)
+        keys = [str(key) for key in context.partition_keys] if stage.dimensions else [""]
+        for outcome in _executor(context, flow).execute(stage.name, keys, compute):
+            context.log_event(materialization(flow, outcome.publication, pointers, _metadata(outcome, preview)))
+        yield dg.Output(None, metadata=_SAYS_NOTHING)
+
+    return materialize
+
+
+def _executor(context: dg.AssetExecutionContext, flow: Flow) -> Executor:
+    """The core's executor, with what the resources give."""
+    resources, study = context.resources, flow.study
+    origins = resources.models.origins(study)
+    return Executor(
+        flow=flow,
+        lake=resources.lake.open(study.name),
+        origins=origins,
+        handles=resources.models.handles(study, origins),
+        progress=resources.progress,
+        run=context.run_id,
+    )
+
+
+def _require_same_study(context: dg.AssetExecutionContext, flow: Flow) -> None:
+    """A run that was planned under one study must not go on under another."""
+    planned = context.run.tags.get(STUDY_TAG)
+    if planned is not None and planned != flow.study.digest:
+        raise StudyChanged(
+            f"this run was started for the study {planned}, but the code location now holds {flow.study.digest}; start it "
+            "again"
+        )
+
+
+def _definition_metadata(stage: Stage) -> dict[str, Any]:
+    table = TABLES[stage.tables[0]]
+    columns = [
+        dg.TableColumn(
+            column.name,
+            str(column.type),
+            description=column.doc,
+            constraints=dg.TableColumnConstraints(nullable=column.nullable),
+        )
+        for column in table.columns
+    ]
+    return {"dagster/table_name": table.name, "dagster/column_schema": dg.TableSchema(columns)}
+
+
+def _metadata(outcome: Outcome, preview: Preview) -> dict[str, Any]:
+    return {"computed": outcome.is_computed, "preview": dg.MetadataValue.md(preview(outcome.frame))}

@@ -1,0 +1,89 @@
+"""Keeps Dagster's memory in step with the lake: after a kill, with a fresh instance, where a new shard is not in use.
+
+The lake is the truth. Where Dagster's newest event of a published, up-to-date partition is missing or says something
+else, an event is reported; runs that died with their process are marked as failed.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.events import CODE_VERSION, DATA_VERSION, POINTER, asset_key, latest_event, materialization
+from assets.partitions import shards_name
+from latentlake.catalog import Publication
+from latentlake.flow import Flow, Stage
+from latentlake.plan import Plan, State
+
+PROCESS_TAG = "latentlake/process"
+_MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
+
+
+def this_process() -> str:
+    """Names this process among those of all machines."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def register_shards(instance: dg.DagsterInstance, flow: Flow, shards: list[str]) -> None:
+    """Make Dagster's dynamic partitions the shards that there are, in order of registration."""
+    name = shards_name(flow)
+    for key in set(instance.get_dynamic_partitions(name)) - set(shards):
+        instance.delete_dynamic_partition(name, key)
+    instance.add_dynamic_partitions(name, shards)
+
+
+def bury_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Mark as failed the runs of this machine whose process is gone; returns how many there were."""
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = [run for run in instance.get_runs(running) if _is_dead(run.tags.get(PROCESS_TAG))]
+    for run in dead:
+        instance.report_run_failed(run, "The process of this run is gone. What it had published stays; start it again.")
+    return len(dead)
+
+
+def mend(instance: dg.DagsterInstance, flow: Flow, plan: Plan) -> int:
+    """Report an event for each up-to-date partition of which Dagster thinks otherwise; returns how many."""
+    reported = 0
+    fresh = {(each.stage.name, each.partition) for each in plan.all() if each.state is State.FRESH}
+    for stage in flow.stages.values():
+        pointers = {source.stage: latest_event(instance, source.stage) for source in stage.inputs}
+        known = _known(instance, stage)
+        for (asset, key), publication in plan.publications.items():
+            if asset == stage.name and (asset, key) in fresh and not _agrees(known.get(key), publication, pointers):
+                instance.report_runless_asset_event(materialization(flow, publication, pointers, {"mended": True}))
+                reported += 1
+    return reported
+
+
+def _known(instance: dg.DagsterInstance, stage: Stage) -> dict[str, Mapping[str, str]]:
+    """Tags of the newest event of each partition."""
+    key = asset_key(stage.name)
+    if not stage.dimensions:
+        records = instance.fetch_materializations(key, limit=1).records
+    else:
+        ids = list(instance.get_latest_storage_id_by_partition(key, _MATERIALIZATION).values())
+        newest = dg.AssetRecordsFilter(key, storage_ids=ids)
+        records = instance.fetch_materializations(newest, limit=len(ids)).records if ids else []
+    events = [record.asset_materialization for record in records]
+    return {event.partition or "": event.tags or {} for event in events if event is not None}
+
+
+def _agrees(tags: Mapping[str, str] | None, publication: Publication, pointers: Mapping[str, int | None]) -> bool:
+    """Whether an event says what the lake says, and was reported after the newest event of every input."""
+    if tags is None:
+        return False
+    return (
+        tags.get(DATA_VERSION) == publication.data_version
+        and tags.get(CODE_VERSION) == publication.code_version
+        and all(
+            tags.get(POINTER + asset_key(source).to_user_string()) == str(pointer)
+            for source, pointer in pointers.items()
+        )
+    )
+
+
+def _is_dead(process: str | None) -> bool:
+    """Whether a process of this machine is gone; of other machines nothing is known."""
+    host, _, pid = (process or "").rpartition(":")
+    return host == socket.gethostname() and not os.path.exists(f"/proc/{pid}")

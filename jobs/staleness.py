@@ -1,0 +1,25 @@
+"""What the Dagster UI says of partitions, to be held against the plan."""
+
+import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._time import get_current_datetime
+
+from assets.events import asset_key
+from latentlake.flow import Flow
+
+
+def dagster_stale(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, flow: Flow, shards: list[str]
+) -> set[tuple[str, str]]:
+    """The partitions, as (asset, key), that the UI marks as missing or out of date."""
+    graph = definitions.resolve_asset_graph()
+    now = TemporalContext(effective_dt=get_current_datetime(), last_event_id=None)
+    view = AssetGraphView(temporal_context=now, instance=instance, asset_graph=graph)
+    resolver = CachingStaleStatusResolver(instance=instance, asset_graph=graph, loading_context=view)
+    return {
+        (stage.name, key)
+        for stage in flow.stages.values()
+        for key in flow.partitions(stage, shards)
+        if resolver.get_status(asset_key(stage.name), key or None) != StaleStatus.FRESH
+    }

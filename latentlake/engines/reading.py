@@ -1,0 +1,86 @@
+"""Reading prompts with a causal language model: what of a batch is computed, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from latentlake.engines.prefix import SharedPrefix
+
+
+@dataclass
+class Fed:
+    """Where a batch stands: keys and values, mask [rows, tokens], next positions [rows], float32 logits."""
+
+    cache: DynamicCache
+    mask: Tensor
+    positions: Tensor
+    logits: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named more than once."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.positions, self.logits = self.mask[rows], self.positions[rows], self.logits[rows]
+
+
+class Reader:
+    """Feeds prompts to a model from `AutoModelForCausalLM`; to be used within inference mode."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._shared = SharedPrefix(model)
+
+    def read(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], is_all: bool = False) -> Fed:
+        """Read the prefix's last token and each suffix, after the keys and values of the rest of the prefix.
+
+        Logits: [suffixes, vocabulary] after each prompt's last token; with ``is_all``, [suffix tokens end to end,
+        vocabulary], each row that which predicts its token, so that the first of a suffix follows from the prefix.
+        """
+        device = self._model.device
+        cached = len(prefix) - 1
+        fed = [[prefix[-1], *suffix] for suffix in suffixes]
+        lengths = torch.tensor([len(row) for row in fed], device=device)
+        places = torch.arange(int(lengths.max()), device=device)
+        is_token = places < lengths[:, None]
+        tokens = torch.zeros(is_token.shape, dtype=torch.long, device=device)
+        tokens[is_token] = torch.tensor([token for row in fed for token in row], device=device)
+        mask = torch.cat([is_token.new_ones(len(fed), cached), is_token], 1)
+        cache = self._shared.expanded(prefix[:-1], len(fed))
+        last = lengths[:, None] - 1
+        with self._head_at(places < last if is_all else places == last):
+            logits = self._forward(tokens, mask, (cached + places).expand(len(fed), -1), cache)
+        return Fed(cache, mask, cached + lengths, logits)
+
+    def step(self, fed: Fed, tokens: Tensor) -> None:
+        """Read one more token a row, [rows]."""
+        fed.mask = torch.cat([fed.mask, fed.mask.new_ones(len(tokens), 1)], 1)
+        fed.logits = self._forward(tokens[:, None], fed.mask, fed.positions[:, None], fed.cache)[:, -1]
+        fed.positions = fed.positions + 1
+
+    def _forward(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        output = self._model(
+            input_ids=tokens,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits: Tensor = output.logits.float()
+        return logits
+
+    @contextmanager
+    def _head_at(self, is_wanted: Tensor) -> Iterator[None]:
+        """Let the model compute logits at these places only, end to end: the head is a fifth of a small model's work,
+        and its output over all places would be its largest tensor."""
+        head = self._model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][is_wanted],))
+        try:
+            yield
+        finally:
+            handle.remove()

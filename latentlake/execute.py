@@ -1,0 +1,202 @@
+"""Computes partitions of a stage and publishes them; what is up to date is left as it is."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+import pyarrow as pa
+
+from latentlake.catalog import Catalog, Publication
+from latentlake.digest import digest, rows_digest
+from latentlake.flow import Flow, Stage
+from latentlake.lake import Lake
+from latentlake.ledger import Asker, Ledger
+from latentlake.origins import Origins
+from latentlake.plan import Plan, Recipe
+from latentlake.protocols import Answer, Asked, Handles
+from latentlake.tables import TABLES
+from latentlake.work import Compute, Progress, Tables, Work
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A partition that is now published. ``is_computed``: false for one that was up to date.
+
+    ``frame(name)``: its rows of one of the stage's tables, or of an input (by the stage's name) what it was made from.
+    """
+
+    publication: Publication
+    is_computed: bool
+    frame: Callable[[str], pl.LazyFrame]
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Computes partitions of one study in one lake."""
+
+    flow: Flow
+    lake: Lake
+    origins: Origins
+    handles: Handles
+    progress: Progress
+    run: str
+
+    def execute(self, name: str, keys: Sequence[str], compute: Compute) -> Iterator[Outcome]:
+        """Compute and publish partitions of a stage, one after the other, skipping the ones that are up to date.
+
+        Models are loaded when first needed and let go of at the end.
+
+        Raises:
+            LakeError: a partition that is read is not published. Whatever was published before stays so.
+        """
+        stage = self.flow[name]
+        plan = Plan(self.flow, self.origins, Catalog(self.lake))
+        self.progress.begin(name, len(keys))
+        try:
+            for group in _groups(stage, keys):
+                yield from self._group(stage, group, plan, compute)
+        finally:
+            self.progress.end()
+            self.handles.free()
+
+    def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Outcome]:
+        """Partitions that are computed together."""
+        recipes = {key: plan.recipe(stage, key) for key in keys}
+        stale = []
+        for key in keys:
+            published = plan.publications.get((stage.name, key))
+            if published is not None and plan.is_fresh(recipes[key], published):
+                self.progress.done(key, is_computed=False)
+                yield Outcome(published, False, self._reader(stage, key, plan))
+            else:
+                stale.append(key)
+        if stale:
+            begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
+            tables = compute([self._work(stage, key, plan) for key in stale])
+            for publication, written in zip(begun, tables, strict=True):
+                yield self._publish(stage, publication, written, plan)
+
+    def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Publication:
+        before = plan.publications.get((stage.name, key))
+        publication = Publication(
+            asset=stage.name,
+            partition=key,
+            attempt=before.attempt + 1 if before else 1,
+            state="",
+            recipe=recipe.digest,
+            code_version=recipe.code_version,
+            inputs=recipe.inputs,
+            study=self.flow.study.digest,
+            run=self.run,
+            where=stage.columns(stage.values(key)),
+        )
+        Catalog(self.lake).begin(publication)
+        return publication
+
+    def _publish(self, stage: Stage, publication: Publication, written: Tables, plan: Plan) -> Outcome:
+        """Check the rows, commit them, and only then say so."""
+        rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
+        facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
+        versions = {name: self.lake.replace(name, each, publication.where, facts) for name, each in rows.items()}
+        published = replace(
+            publication,
+            data_version=_data_version(rows, publication.recipe),
+            rows=sum(each.num_rows for each in rows.values()),
+            retryable_failures=self._retryable(rows),
+            table_versions=versions,
+        )
+        Catalog(self.lake).publish(published)
+        self.progress.done(publication.partition, is_computed=True)
+        return Outcome(published, True, self._reader(stage, publication.partition, plan))
+
+    def _retryable(self, rows: dict[str, pa.Table]) -> int:
+        """Rows that carry an error and whose call may succeed later."""
+        calls = [
+            call
+            for each in rows.values()
+            if {"call", "error"} <= set(each.column_names)
+            for call, error in zip(each["call"].to_pylist(), each["error"].to_pylist(), strict=True)
+            if error and call
+        ]
+        if not calls:
+            return 0
+        retryable = self.lake.scan("calls").filter(pl.col("is_retryable") & pl.col("key").is_in(calls))
+        answered = self.lake.scan("calls").filter(~pl.col("is_retryable"))
+        return int(retryable.join(answered, on="key", how="anti").select(pl.col("key").n_unique()).collect().item())
+
+    def _reader(self, stage: Stage, key: str, plan: Plan) -> Callable[[str], pl.LazyFrame]:
+        def frame(name: str) -> pl.LazyFrame:
+            if name in stage.tables:
+                return self.lake.scan(name, stage.columns(stage.values(key)))
+            return self._input(stage, key, name, None, plan)
+
+        return frame
+
+    def _work(self, stage: Stage, key: str, plan: Plan) -> Work:
+        return Work(
+            study=self.flow.study,
+            stage=stage,
+            values=stage.values(key),
+            shards=self.flow.used_shards(plan.shards),
+            origins=self.origins,
+            handles=self.handles,
+            progress=self.progress,
+            read=lambda name, table: self._input(stage, key, name, table, plan),
+            ask=self._asker(stage, key),
+        )
+
+    def _input(self, stage: Stage, key: str, name: str, table: str | None, plan: Plan) -> pl.LazyFrame:
+        """Rows of an input, restricted to the partitions that a partition depends on."""
+        source = next((each for each in stage.inputs if each.stage == name), None)
+        if source is None:
+            raise KeyError(f"{stage.name} does not declare the input {name!r} in latentlake/flow.py")
+        above = self.flow[source.stage]
+        keys = [above.values(each) for each in self.flow.upstream(stage, key, source, plan.shards)]
+        where: dict[str, object] = dict(above.constants)
+        for dimension in above.dimensions:
+            values = sorted({each[dimension] for each in keys})
+            where[dimension] = [int(value) for value in values] if dimension == "block" else values
+        return self.lake.scan(table or above.tables[0], where)
+
+    def _asker(self, stage: Stage, key: str) -> Callable[[str, Sequence[Asked]], list[Answer]]:
+        dictionary = stage.values(key).get("dictionary", "")
+
+        def report(made: int, remembered: int, share: float) -> None:
+            self.progress.calls(made, remembered)
+            self.progress.share(share)
+
+        def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
+            choice, revision = (
+                self.flow.study.llms[llm],
+                digest([self.origins.llm(llm).digest, self.flow.study.llms[llm].dtype]),
+            )
+            asker = Asker(llm, revision, choice.engine, stage.name, dictionary)
+            return Ledger(self.lake).ask(lambda: self.handles.llm(llm), asker, asked, report)
+
+        return ask
+
+
+def new_run() -> str:
+    """Id of a run that has no other name."""
+    return f"local-{os.getpid()}"
+
+
+def _groups(stage: Stage, keys: Sequence[str]) -> list[list[str]]:
+    """Partitions that are computed together: one shard's activations for all dictionaries share a forward pass."""
+    if stage.kind != "activations":
+        return [[key] for key in keys]
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(stage.values(key)["shard"], []).append(key)
+    return list(groups.values())
+
+
+def _data_version(rows: dict[str, pa.Table], recipe: str) -> str:
+    """Digest of the rows' identity; the recipe where a stage declares none (`activations`: too many rows to read)."""
+    versions = {
+        name: rows_digest(each, TABLES[name].identity, TABLES[name].keys)
+        for name, each in rows.items()
+        if TABLES[name].identity
+    }
+    return digest(versions) if versions else recipe

@@ -1,0 +1,44 @@
+"""Explainers: one file each, with one registered class that holds its settings and writes hypotheses.
+
+What belongs here: how windows and statistics of a latent become explanations. What does not: choosing windows
+(``stages/examples.py``), the texts shown to a model (``prompts/``), running it (``engines/``), writing tables.
+
+To add one: a file with a subclass of `Explainer`, registered in `latentlake.registry.EXPLAINERS`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from latentlake.choices import Choices
+
+if TYPE_CHECKING:
+    from latentlake.work import Work
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice."""
+
+    source: str
+    explanation: str | None
+    error: str | None = None
+    call: str | None = None
+    selection: float | None = None
+
+
+class Explainer(Choices):
+    """The settings of an explainer, and what it does.
+
+    ``version``: raised by hand whenever the same settings would give other hypotheses.
+    """
+
+    version: ClassVar[str]
+
+    def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
+        """Hypotheses for each latent.
+
+        The one that becomes the explanation is the one with the highest ``selection``, of equals the first; a latent
+        all of whose hypotheses failed has no explanation.
+        """
+        raise NotImplementedError

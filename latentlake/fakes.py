@@ -1,0 +1,161 @@
+"""Small stand-ins for the three doors (subject, language model, embedder), for tests of anything built on latentlake.
+
+They are fast, need no files, and depend on nothing but what they are given. They know no language: what comes out of
+them is never a result. Sparse coders are no door: tests use real ones with random weights.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentlake.digest import mix, seed_of
+from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Subject
+
+if TYPE_CHECKING:
+    import torch
+
+_FIRST_BYTE = 3  # tokens 0 to 2 are unused, BOS and separator; a byte of text is the byte plus this
+
+
+class FakeSubject:
+    """A subject whose tokens are bytes and whose activations are fixed random vectors of a token and the one before."""
+
+    bos = 1
+    separator = 2
+
+    def __init__(self, width: int = 16) -> None:
+        self.width = width
+        self.contexts_read = 0
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Bytes of each text."""
+        return [[byte + _FIRST_BYTE for byte in text.encode()] for text in texts]
+
+    def detokenize(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each list of bytes."""
+        return [
+            bytes(token - _FIRST_BYTE for token in each if token >= _FIRST_BYTE).decode(errors="replace")
+            for each in tokens
+        ]
+
+    def activations(
+        self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]
+    ) -> Iterator[tuple[list[int], "dict[str, torch.Tensor]"]]:
+        """Batches of four contexts."""
+        import torch
+
+        for start in range(0, len(contexts), 4):
+            batch = list(range(start, min(start + 4, len(contexts))))
+            self.contexts_read += len(batch)
+            states = {
+                point: torch.from_numpy(np.concatenate([self._states(contexts[index], point) for index in batch]))
+                for point in hookpoints
+            }
+            yield batch, states
+
+    def _states(self, context: Sequence[int], hookpoint: str) -> np.ndarray:
+        tokens = np.asarray(context, dtype=np.uint64)
+        pairs = tokens * np.uint64(1000) + np.concatenate([[np.uint64(0)], tokens[:-1]]) // np.uint64(8)
+        grid = pairs[:, None] * np.uint64(self.width) + np.arange(self.width, dtype=np.uint64)
+        return (mix(grid, seed_of(hookpoint)) / np.float64(2**63) - 1).astype(np.float32)
+
+
+class FakeLLM:
+    """A language model whose replies are made of digests of the prompts.
+
+    ``made``: keys of the calls it answered, in order. ``before``: called with the number of calls answered so far,
+    before each batch; tests fail or die in it.
+    """
+
+    def __init__(self, batch: int = 8, before: Callable[[int], None] = lambda answered: None) -> None:
+        self.made: list[Call] = []
+        self._batch = batch
+        self._before = before
+
+    def run(self, calls: Sequence[Call]) -> Iterator[list[tuple[int, Reply]]]:
+        """Batches in the order of the calls."""
+        for start in range(0, len(calls), self._batch):
+            self._before(len(self.made))
+            batch = list(enumerate(calls))[start : start + self._batch]
+            self.made += [call for _, call in batch]
+            yield [(place, self._reply(call)) for place, call in batch]
+
+    def _reply(self, call: Call) -> Reply:
+        numbers = hashlib.sha256(f"{call.prefix}\x1f{call.suffix}\x1f{call.draw}".encode()).digest()
+        text, logprobs = None, None
+        if isinstance(call.sampling, Generate):
+            words = (call.prefix + call.suffix).split()
+            text = " ".join(words[number % len(words)] for number in numbers[:3])
+        elif isinstance(call.sampling, Choose):
+            logprobs = tuple(-number / 64 for number in numbers[: len(call.sampling.choices)])
+        else:
+            logprobs = tuple(-number / 32 for number in numbers[:8])
+        words_in = len((call.prefix + call.suffix).split())
+        return Reply(text, logprobs, words_in, 0, 3 if text else 0, "stop" if text else None, 0.0)
+
+
+class FakeEmbedder:
+    """An embedder that counts pairs of letters."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit-length counts of hashed pairs of letters, float32 [texts, 64]."""
+        vectors = np.zeros((len(texts), 64), dtype=np.float32)
+        for vector, text in zip(vectors, texts, strict=True):
+            for one, other in zip(text, text[1:] + " ", strict=True):
+                vector[(ord(one) * 31 + ord(other)) % 64] += 1
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+class FakeHandles:
+    """The doors to fakes, one of each. ``coder`` gives the coder of a dictionary; ``loaded`` counts what was asked for."""
+
+    def __init__(self, coder: Callable[[str], Coder], subject: FakeSubject, llm: FakeLLM) -> None:
+        self._coder = coder
+        self._subject = subject
+        self._llm = llm
+        self.loaded: list[str] = []
+
+    def subject(self) -> Subject:
+        """The fake subject."""
+        self.loaded.append("subject")
+        return self._subject
+
+    def coder(self, dictionary: str) -> Coder:
+        """What the test gives."""
+        return self._coder(dictionary)
+
+    def llm(self, name: str) -> LLM:
+        """The fake language model."""
+        self.loaded.append(name)
+        return self._llm
+
+    def embedder(self, name: str) -> Embedder:
+        """The fake embedder."""
+        self.loaded.append(name)
+        return FakeEmbedder()
+
+    def free(self) -> None:
+        """Nothing to let go of."""
+
+
+def write_coder(directory: Path, width: int, latents: int, k: int, seed: int, bias: float = 0.0) -> None:
+    """Write a sparse coder with random weights and one bias for all latents, in sparsify format."""
+    import json
+
+    from safetensors.numpy import save_file
+
+    weights = mix(np.arange(width * latents, dtype=np.uint64), seed_of("coder", seed)).reshape(latents, width)
+    encoder = (weights / np.float64(2**63) - 1).astype(np.float32)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "encoder.weight": encoder,
+        "encoder.bias": np.full(latents, bias, dtype=np.float32),
+        "W_dec": encoder / np.linalg.norm(encoder, axis=1, keepdims=True),
+        "b_dec": np.zeros(width, dtype=np.float32),
+    }
+    save_file(tensors, directory / "sae.safetensors")
+    config = {"activation": "topk", "k": k, "num_latents": latents, "d_in": width, "expansion_factor": 0}
+    (directory / "cfg.json").write_text(json.dumps(config))

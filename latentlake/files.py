@@ -1,0 +1,47 @@
+"""Facts about files that a study names (digest, number of documents), remembered by path, size and time of change."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class FileFacts:
+    """A small memory of facts computed from files, kept as one JSON file in the cache folder.
+
+    A fact is computed again when the file's size or time of change is another. The memory can be deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "files.json"
+        self._facts: dict[str, Any] = json.loads(self._path.read_text()) if self._path.is_file() else {}
+
+    def get(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
+        """The fact of this kind about a file; ``compute`` gives it as JSON values where it is not remembered."""
+        stat = path.stat()
+        key = f"{kind}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if key not in self._facts:
+            self._facts[key] = compute(path)
+            self._save()
+        return self._facts[key]
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, in hex."""
+        fact = self.get(path, "sha256", file_sha256)
+        assert isinstance(fact, str)
+        return fact
+
+    def _save(self) -> None:
+        """Write aside and move into place: a reader never sees half a file, and the last of two writers wins."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(self._facts))
+        aside.replace(self._path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

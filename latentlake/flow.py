@@ -1,0 +1,218 @@
+"""Which stage needs which, along which dimensions: declared once. Assets and the plan follow from here.
+
+A stage is computed partition by partition. The partitions of its inputs follow from one rule: along a dimension that
+both have, the same key; along one that only the input has, all its keys (the keys listed in ``keys`` where given; for
+``shard``, the shards in use).
+
+To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from latentlake.choices import Choices
+from latentlake.digest import digest
+from latentlake.errors import LakeError, StudyError, nearest
+from latentlake.study import Study
+
+
+@dataclass(frozen=True)
+class Input:
+    """A stage that another reads. ``keys``: along a dimension that only the input has, the keys that are read."""
+
+    stage: str
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: an asset, once partitioned.
+
+    ``name``: the asset's (``scores/default/detection``); ``kind``: the module that computes it (``scores``).
+    ``dimensions``: what its partitions are made of. ``tables``: what it writes, the first being what is read
+    downstream. ``constants``: partition columns that are the same in all its partitions. ``code_version``: version of
+    its code and digest of the choices that hold for all its partitions.
+    """
+
+    name: str
+    kind: str
+    dimensions: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    tables: tuple[str, ...]
+    code_version: str
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, values: Mapping[str, str]) -> str:
+        """Key of a partition: its values joined by ``|`` in the order of the dimensions' names, as in the Dagster UI."""
+        return "|".join(values[dimension] for dimension in sorted(self.dimensions))
+
+    def values(self, key: str) -> dict[str, str]:
+        """The values that a key is made of, by dimension."""
+        parts = key.split("|") if self.dimensions else []
+        if len(parts) != len(self.dimensions):
+            raise LakeError(f"{key!r} is no partition of {self.name}, which has the dimensions {self.dimensions}")
+        return dict(zip(sorted(self.dimensions), parts, strict=True))
+
+    def columns(self, values: Mapping[str, str]) -> dict[str, str | int]:
+        """Partition columns of the stage's tables, for one partition."""
+        typed = {name: int(value) if name == "block" else value for name, value in values.items()}
+        return {**self.constants, **typed}
+
+
+class Flow:
+    """The stages of a study, in an order in which every stage comes after its inputs."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._dimensions = {
+            "llm": tuple(study.llms),
+            "dictionary": tuple(study.dictionaries),
+            "block": tuple(str(block) for block in range(study.blocks)),
+        }
+
+    def __getitem__(self, name: str) -> Stage:
+        if name not in self.stages:
+            raise StudyError(f"study {self.study.name} has no asset {name!r}{nearest(name, self.stages)}")
+        return self.stages[name]
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """All stages by name."""
+        stages = [*self._roots(), *self._data()]
+        stages += [self._explanations(name) for name in self.study.explainers]
+        stages += [
+            self._scores(explainer, name) for name, s in self.study.scorers.items() for explainer in s.explainers
+        ]
+        return {stage.name: stage for stage in stages}
+
+    def used_shards(self, shards: Sequence[str]) -> tuple[str, ...]:
+        """The shards that `latents` and everything after it reads, of those registered, in order of registration."""
+        refresh = self.study.corpus.refresh
+        if refresh == "all":
+            return tuple(shards)
+        if refresh == "doubling":
+            return tuple(shards[: 1 << (len(shards).bit_length() - 1)]) if shards else ()
+        missing = [key for key in refresh if key not in shards]
+        if missing:
+            raise StudyError(f"corpus.refresh names shards that do not exist: {missing}{nearest(missing[0], shards)}")
+        return tuple(refresh)
+
+    def partitions(self, stage: Stage, shards: Sequence[str]) -> list[str]:
+        """Keys of all partitions of a stage, given the registered shards."""
+        axes = [shards if name == "shard" else self._dimensions[name] for name in stage.dimensions]
+        return [stage.key(dict(zip(stage.dimensions, values, strict=True))) for values in product(*axes)]
+
+    def keys(self, dimension: str) -> tuple[str, ...]:
+        """Keys of a dimension that the study fixes: all but ``shard``."""
+        return self._dimensions[dimension]
+
+    def upstream(self, stage: Stage, key: str, source: Input, shards: Sequence[str]) -> list[str]:
+        """Keys of the partitions of an input that a partition reads."""
+        values, above = stage.values(key), self[source.stage]
+        axes: list[Sequence[str]] = []
+        for name in above.dimensions:
+            if name in values:
+                axes.append([values[name]])
+            elif name == "shard":
+                axes.append(self.used_shards(shards))
+            else:
+                axes.append(source.keys.get(name, self._dimensions[name]))
+        return [above.key(dict(zip(above.dimensions, each, strict=True))) for each in product(*axes)]
+
+    def _roots(self) -> list[Stage]:
+        """What stands outside the lake: its digests enter the recipes through `Origins`."""
+        corpus = self.study.corpus
+        packing = {"context_length": corpus.context_length, "split": corpus.split.model_dump()}
+        return [
+            Stage("subject", "subject", (), (), ("subject",), _version("1")),
+            Stage("llms", "llms", ("llm",), (), ("llms",), _version("1")),
+            Stage("dictionaries", "dictionaries", ("dictionary",), (), ("dictionaries",), _version("1")),
+            Stage("selections", "selections", ("dictionary",), (), ("selections",), _version("1")),
+            Stage("contexts", "contexts", ("shard",), (Input("subject"),), ("contexts",), _version("1", packing)),
+        ]
+
+    def _data(self) -> list[Stage]:
+        study = self.study
+        selection = {**study.selection.model_dump(), "blocks": study.blocks, "seed": study.seed}
+        reads = (Input("activations"), Input("contexts"), Input("subject"))
+        activations = Stage(
+            "activations",
+            "activations",
+            ("dictionary", "shard"),
+            (Input("subject"), Input("dictionaries"), Input("contexts")),
+            ("activations",),
+            _version("1"),
+        )
+        latents = Stage(
+            "latents",
+            "latents",
+            ("dictionary", "block"),
+            (Input("dictionaries"), Input("selections"), *reads),
+            ("latents",),
+            _version("1", selection),
+        )
+        examples = [
+            Stage(
+                f"examples/{name}",
+                "examples",
+                ("dictionary", "block"),
+                (Input("latents"), *reads),
+                ("examples",),
+                _version("1", {**sample.model_dump(), "seed": study.seed}),
+                {"sample": name},
+            )
+            for name, sample in study.samples.items()
+        ]
+        return [activations, latents, *examples]
+
+    def _explanations(self, name: str) -> Stage:
+        choice = self.study.explainers[name]
+        return Stage(
+            f"explanations/{name}",
+            "explanations",
+            ("dictionary", "block"),
+            (Input("latents"), *self._inputs(choice)),
+            ("explanations", "hypotheses"),
+            self._method_version("1", choice),
+            {"explainer": name},
+        )
+
+    def _scores(self, explainer: str, name: str) -> Stage:
+        choice = self.study.scorers[name]
+        return Stage(
+            f"scores/{explainer}/{name}",
+            "scores",
+            ("dictionary", "block"),
+            (Input(f"explanations/{explainer}"), *self._inputs(choice)),
+            ("judgements", "scores"),
+            self._method_version("1", choice),
+            {"explainer": explainer, "scorer": name},
+        )
+
+    def _inputs(self, choice: Choices) -> tuple[Input, ...]:
+        """The samples and models that an explainer or scorer refers to, each once."""
+        references = list(dict.fromkeys(choice.references()))
+        samples = [Input(f"examples/{name}") for section, name in references if section == "samples"]
+        llms = tuple(name for section, name in references if section == "llms")
+        return (*samples, *([Input("llms", {"llm": llms})] if llms else []))
+
+    def _method_version(self, stage: str, choice: Any) -> str:
+        """Version of a stage and its method: their code, the settings, and what these refer to by name, in full.
+
+        ``explainers`` says which explanations a scorer judges, not how, so it does not count.
+        """
+        inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"})}
+        for section, name in choice.references():
+            if section == "prompts":
+                inlined[f"prompt {name}"] = self.study.prompt(name).digest
+            elif section == "llms":
+                inlined[f"llm {name}"] = self.study.llms[name].model_dump(mode="json", exclude={"model"})
+        return _version(f"{stage}.{choice.version}", inlined)
+
+
+def _version(code: str, choices: Any = None) -> str:
+    """A code version: the hand-raised number, and the digest of the choices that hold for all partitions."""
+    return code if choices is None else f"{code}-{digest(choices)[:16]}"

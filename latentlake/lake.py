@@ -1,0 +1,124 @@
+"""Delta tables in a folder or an object store: scan, replace, append. Nothing here knows what a stage is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import polars as pl
+import pyarrow as pa
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from latentlake.errors import LakeError
+from latentlake.tables import TABLES, Layout, Table
+
+# Writers of different partitions do not conflict, but their commits queue for one version number.
+_retry_conflicts = retry(
+    retry=retry_if_exception_type(CommitFailedError),
+    stop=stop_after_attempt(20),
+    wait=wait_random_exponential(multiplier=0.05, max=5),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The tables of one study, and the ones that all studies of a lake share.
+
+    ``uri``: a folder or an object-store address. ``study``: name of the study. ``storage_options``: as delta-rs and
+    Polars take them.
+    """
+
+    uri: str
+    study: str
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, table: str) -> str:
+        """Address of a table."""
+        root = self.uri.rstrip("/")
+        return f"{root}/{table}" if TABLES[table].is_shared else f"{root}/{self.study}/{table}"
+
+    def scan(self, table: str, where: Mapping[str, object] | None = None) -> pl.LazyFrame:
+        """A table as a lazy frame; without rows where it does not exist yet.
+
+        ``where``: values of columns, each one value or a list of them; partition columns prune files.
+        """
+        delta = self._open(table)
+        if delta is None:
+            return TABLES[table].empty().lazy()
+        frame = pl.scan_delta(delta)
+        for column, value in (where or {}).items():
+            is_wanted = pl.col(column).is_in(value) if isinstance(value, list) else pl.col(column) == value
+            frame = frame.filter(is_wanted)
+        return frame
+
+    def replace(self, table: str, rows: pa.Table, partition: Mapping[str, str | int], facts: Mapping[str, str]) -> int:
+        """Put rows in the place of a partition's, in one commit; returns the table's version.
+
+        ``partition``: a value for each partition column. ``facts``: kept as evidence in the commit's metadata.
+        """
+        predicate = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items())
+        return self._write(table, rows, facts, mode="overwrite", predicate=predicate or None)
+
+    def append(self, table: str, rows: pa.Table) -> int:
+        """Add rows in one commit; returns the table's version."""
+        return self._write(table, rows, {}, mode="append", predicate=None)
+
+    @_retry_conflicts
+    def _write(self, name: str, rows: pa.Table, facts: Mapping[str, str], mode: str, predicate: str | None) -> int:
+        table = TABLES[name]
+        delta = self._open(name) or self._create(table)
+        write_deltalake(
+            delta,
+            rows,
+            mode=mode,  # type: ignore[arg-type]
+            predicate=predicate,
+            writer_properties=_writer_properties(table.layout),
+            commit_properties=CommitProperties(custom_metadata=dict(facts), max_commit_retries=100),
+        )
+        return delta.version()
+
+    def _create(self, table: Table) -> DeltaTable:
+        return DeltaTable.create(
+            self.path(table.name),
+            schema=table.schema,
+            mode="ignore",
+            partition_by=list(table.partition_by) or None,
+            description=table.doc,
+            storage_options=dict(self.storage_options) or None,
+        )
+
+    def _open(self, table: str) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.path(table), storage_options=dict(self.storage_options) or None)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"cannot read the table {self.path(table)}: {error}; check the lake's address and rights"
+            ) from error
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether the lake is a folder of this machine."""
+        return "://" not in self.uri
+
+
+def _literal(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+def _writer_properties(layout: Layout | None) -> WriterProperties:
+    if layout is None:
+        return WriterProperties(compression="ZSTD", compression_level=3)
+    columns = {
+        name: ColumnProperties(dictionary_enabled=False, encoding=encoding)  # type: ignore[arg-type]
+        for name, encoding in layout.encodings.items()
+    }
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=layout.zstd_level,
+        max_row_group_size=layout.row_group,
+        column_properties=columns,
+    )

@@ -1,0 +1,150 @@
+"""The ledger of model calls: a call that was answered is never made again.
+
+Below partitions lies this memory: when a block is stale, only calls whose prompts changed are made, and a killed run
+goes on where it was. Replies are written in batches as they arrive.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from latentlake.digest import digest
+from latentlake.lake import Lake
+from latentlake.protocols import LLM, Answer, Asked, Call, Reply, Sampling
+from latentlake.tables import TABLES
+
+# A flush costs two commits, some 50 ms; what a kill can lose is what arrived since the last one.
+_FLUSH_CALLS, _FLUSH_SECONDS = 64, 5.0
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks, kept beside each call. ``model``, ``revision``: the model's name in the study and its revision."""
+
+    model: str
+    revision: str
+    engine: str
+    asset: str
+    dictionary: str
+
+
+def call_key(revision: str, call: Call) -> str:
+    """Key of a call: digest of the model's revision, the sampling, the prompt and the draw.
+
+    The revision is a digest of the weights, so that a model renamed in the study keeps its answers.
+    """
+    return digest([revision, _sampling(call.sampling), call.prefix, call.suffix, call.draw])
+
+
+class Ledger:
+    """The tables ``calls`` and ``prompts`` of a lake."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def ask(
+        self,
+        load: Callable[[], LLM],
+        asker: Asker,
+        asked: Sequence[Asked],
+        report: Callable[[int, int, float], None],
+    ) -> list[Answer]:
+        """Answers in the order of the calls; only what the ledger does not hold is asked of the model.
+
+        ``load`` gives the model, and is called only if it is needed. ``report`` hears, as they come, of calls made,
+        calls remembered, and the share of all that is done.
+        """
+        keys = [call_key(asker.revision, each.call) for each in asked]
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        replies = self._remembered(list(first))
+        missing = [key for key in sorted(first, key=first.__getitem__) if key not in replies]
+        report(0, len(first) - len(missing), 1 - len(missing) / max(1, len(first)))
+        if missing:
+            calls = {key: asked[first[key]] for key in missing}
+            for batch in self._make(load(), asker, calls):
+                replies.update(batch)
+                left = sum(key not in replies for key in missing)
+                report(len(batch), 0, 1 - left / len(first))
+        return [Answer(key, replies[key]) for key in keys]
+
+    def _make(self, llm: LLM, asker: Asker, calls: dict[str, Asked]) -> Iterator[dict[str, Reply]]:
+        """Make calls, writing replies down before they are given on."""
+        keys, waiting, since = list(calls), dict[str, Reply](), time.monotonic()
+        for batch in llm.run([each.call for each in calls.values()]):
+            waiting.update({keys[place]: reply for place, reply in batch})
+            if len(waiting) >= _FLUSH_CALLS or time.monotonic() - since > _FLUSH_SECONDS:
+                self._write(asker, calls, waiting)
+                yield waiting
+                waiting, since = {}, time.monotonic()
+        if waiting:
+            self._write(asker, calls, waiting)
+            yield waiting
+
+    def _remembered(self, keys: list[str]) -> dict[str, Reply]:
+        """Replies in the ledger; failures that may succeed later do not count."""
+        wanted = pl.LazyFrame({"key": keys}, schema={"key": pl.String})
+        rows = (
+            self._lake.scan("calls")
+            .join(wanted, on="key", how="semi")
+            .filter(~pl.col("is_retryable"))
+            .sort("created_at")
+            .unique("key", keep="first")
+            .collect()
+        )
+        return {row["key"]: _reply(row) for row in rows.iter_rows(named=True)}
+
+    def _write(self, asker: Asker, calls: dict[str, Asked], replies: dict[str, Reply]) -> None:
+        """Prompts first: a call in the ledger always has its prompt."""
+        prompts: dict[str, dict[str, Any]] = {}
+        rows = []
+        for key, reply in replies.items():
+            asked = calls[key]
+            prefix, prompt = digest([None, asked.call.prefix]), digest([asked.call.prefix, asked.call.suffix])
+            prompts[prefix] = {"prompt": prefix, "prefix": None, "text": asked.call.prefix}
+            prompts[prompt] = {"prompt": prompt, "prefix": prefix, "text": asked.call.suffix}
+            rows.append(_row(key, prompt, asked, reply, asker))
+        self._lake.append("prompts", pa.Table.from_pylist(self._new(prompts), schema=TABLES["prompts"].schema))
+        self._lake.append("calls", pa.Table.from_pylist(rows, schema=TABLES["calls"].schema))
+
+    def _new(self, prompts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Prompts that the table does not hold yet."""
+        held = self._lake.scan("prompts").filter(pl.col("prompt").is_in(list(prompts))).select("prompt").collect()
+        known = set(held["prompt"])
+        return [row for key, row in prompts.items() if key not in known]
+
+
+def _sampling(sampling: Sampling) -> str:
+    return json.dumps({"kind": type(sampling).__name__.lower(), **asdict(sampling)}, sort_keys=True)
+
+
+def _row(key: str, prompt: str, asked: Asked, reply: Reply, asker: Asker) -> dict[str, Any]:
+    return {
+        **asdict(asker),
+        **{name: value for name, value in asdict(reply).items() if name not in ("text", "logprobs")},
+        "key": key,
+        "prompt": prompt,
+        "draw": asked.call.draw,
+        "latent": asked.latent,
+        "sampling": _sampling(asked.call.sampling),
+        "reply": reply.text,
+        "logprobs": None if reply.logprobs is None else list(reply.logprobs),
+        "attempts": 1,
+        "price": None,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _reply(row: dict[str, Any]) -> Reply:
+    logprobs = row["logprobs"]
+    return Reply(
+        text=row["reply"],
+        logprobs=None if logprobs is None else tuple(logprobs),
+        **{name: row[name] for name in ("tokens_in", "tokens_cached", "tokens_out", "finish_reason")},
+        **{name: row[name] for name in ("seconds", "error", "is_retryable")},
+    )

@@ -1,0 +1,122 @@
+"""What a study names outside the lake (models, checkpoints, corpus files): found, verified and digested.
+
+The digests enter the recipes of the partitions that have no inputs. Nothing here imports torch until
+`Origins.verify`, so that an up-to-date run never does.
+"""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from latentlake import corpus
+from latentlake.digest import digest
+from latentlake.engines import checkpoint
+from latentlake.errors import InputError, nearest
+from latentlake.files import FileFacts
+from latentlake.registry import CODERS
+from latentlake.study import Study
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A resolved model: where it lies, and the digest of its files."""
+
+    reference: str
+    path: Path
+    digest: str
+
+    @property
+    def revision(self) -> str:
+        """Of local files, the start of their digest."""
+        return self.digest[:12]
+
+
+@dataclass(frozen=True)
+class CoderFacts:
+    """A sparse coder's checkpoint, looked at without loading it."""
+
+    path: Path
+    digest: str
+    width: int
+    d_in: int
+    k: int | None
+
+
+class Origins:
+    """The outside of one study. ``cache``: a folder for remembered digests and converted models; it can be deleted."""
+
+    def __init__(self, study: Study, cache: Path) -> None:
+        self.study = study
+        self.cache = cache
+        self._facts = FileFacts(cache)
+
+    @cached_property
+    def shards(self) -> dict[str, corpus.Shard]:
+        """The shards that the corpus files make now, by key."""
+        return {shard.key: shard for shard in corpus.list_shards(self.study.corpus, self.study.home, self._facts)}
+
+    @cached_property
+    def subject(self) -> ModelFacts:
+        """The subject's files."""
+        return self._model(self.study.subject.model)
+
+    def llm(self, name: str) -> ModelFacts:
+        """The files of a model of the study."""
+        return self._model(self.study.llms[name].model)
+
+    @cache  # noqa: B019 - one Origins lives as long as a run
+    def dictionary(self, name: str) -> CoderFacts:
+        """The checkpoint of a dictionary: shapes checked against its configuration, files digested."""
+        choice = self.study.dictionaries[name]
+        path = self.study.home / choice.coder
+        shape = CODERS[choice.format].inspect(path)
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return CoderFacts(path, self._digest(path, files), shape.width, shape.d_in, shape.k)
+
+    def digest_of(self, kind: str, values: dict[str, str]) -> str:
+        """Digest of what a partition without inputs is made from."""
+        if kind == "subject":
+            return digest([self.subject.digest, self.study.subject.dtype])
+        if kind == "llms":
+            return self.llm(values["llm"]).digest
+        if kind == "dictionaries":
+            choice = self.study.dictionaries[values["dictionary"]]
+            return digest([self.dictionary(values["dictionary"]).digest, choice.hookpoint, choice.format])
+        if kind == "selections":
+            latents = self.study.dictionaries[values["dictionary"]].latents
+            return digest(list(latents) if isinstance(latents, tuple) else latents)
+        if kind == "contexts":
+            return self.shards[values["shard"]].digest
+        raise KeyError(f"{kind} has inputs; its recipe is made from them")
+
+    def verify(self) -> None:
+        """Refuse dictionaries that do not fit the subject. Loads no weights, but the model's architecture.
+
+        Raises:
+            InputError: a hookpoint is not in the model, or a coder is not as wide as its output.
+        """
+        hookpoints = self._hookpoints
+        for name, choice in self.study.dictionaries.items():
+            if choice.hookpoint not in hookpoints:
+                raise InputError(
+                    f"dictionaries.{name}: the model {self.study.subject.model} has no hookpoint "
+                    f"{choice.hookpoint!r}{nearest(choice.hookpoint, hookpoints)}"
+                )
+            found, wanted = self.dictionary(name).d_in, hookpoints[choice.hookpoint]
+            if found != wanted:
+                raise InputError(
+                    f"dictionaries.{name}: the coder {choice.coder} reads {found} numbers a token, but "
+                    f"{choice.hookpoint} of {self.study.subject.model} puts out {wanted}; name the coder made for it"
+                )
+
+    @cached_property
+    def _hookpoints(self) -> dict[str, int]:
+        return checkpoint.hookpoints(self.subject.path)
+
+    def _model(self, reference: str) -> ModelFacts:
+        path = checkpoint.locate(reference, self.study.home)
+        root = path if path.is_dir() else path.parent
+        return ModelFacts(reference, path, self._digest(root, checkpoint.files(path)))
+
+    def _digest(self, root: Path, files: list[Path]) -> str:
+        return digest([[file.relative_to(root).as_posix(), self._facts.sha256(file)] for file in files])

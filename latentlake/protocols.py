@@ -1,0 +1,176 @@
+"""The doors behind which models stand: what a subject, a sparse coder, a language model and an embedder must do.
+
+Stages are written against these protocols and never load a model themselves. The real ones live in ``engines`` and
+``coders``; ``latentlake.fakes`` ships small ones for tests. Nothing here imports torch, so that an up-to-date run
+never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Complete the prompt. ``temperature`` 0 takes the likeliest token; generation ends at a string of ``stop``."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Log-probabilities of some strings (each its first token) as the next token after the prompt."""
+
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probability of each token of the suffix, given the prefix and the suffix before it."""
+
+
+Sampling = Generate | Choose | Score
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a language model: the prompt is ``prefix + suffix``, tokenized apart so that the prefix is shared.
+
+    ``draw`` tells repeated draws of one prompt apart; with everything else it seeds the sampling.
+    """
+
+    prefix: str
+    suffix: str
+    sampling: Sampling
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back of one call.
+
+    ``logprobs``: nats; for `Choose` one a choice, for `Score` one a suffix token, otherwise None. ``finish_reason``:
+    ``stop`` or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable`` then says
+    whether the same call may succeed later.
+    """
+
+    text: str | None
+    logprobs: tuple[float, ...] | None
+    tokens_in: int
+    tokens_cached: int
+    tokens_out: int
+    finish_reason: str | None
+    seconds: float
+    error: str | None = None
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call and the latent for which it is made."""
+
+    latent: int
+    call: Call
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply and its key in the ledger."""
+
+    key: str
+    reply: Reply
+
+
+class LLM(Protocol):
+    """A language model that answers calls in large batches."""
+
+    def run(self, calls: Sequence[Call]) -> Iterator[list[tuple[int, Reply]]]:
+        """Answer every call once; yields batches of (index into ``calls``, reply) as they are done.
+
+        Batches are formed by the calls alone, in an order such that leaving out the calls of the first batches leaves
+        the later batches as they were: a run that resumes computes bit for bit what it would have computed.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """A text embedder."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit-length embeddings, float32 [texts, width]."""
+        ...
+
+
+class Subject(Protocol):
+    """The language model that is interpreted, with its tokenizer."""
+
+    @property
+    def bos(self) -> int:
+        """Token that opens every context."""
+        ...
+
+    @property
+    def separator(self) -> int:
+        """Token between documents."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, with nothing added."""
+        ...
+
+    def detokenize(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each list of token ids, special tokens left out."""
+        ...
+
+    def activations(
+        self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]
+    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """What the hookpoints put out, the model being stopped after the deepest of them.
+
+        Yields batches: the indices of the batch's contexts, and for each hookpoint a float tensor
+        [tokens of these contexts end to end, width] without padding.
+        """
+        ...
+
+
+class Coder(Protocol):
+    """A sparse coder: an SAE, a transcoder or a neuron basis."""
+
+    width: int
+
+    def encode(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations [n, k] (0 where fewer fire) and their latents [n, k] (int64), for inputs [n, d]."""
+        ...
+
+
+class Handles(Protocol):
+    """Lazy access to whatever a stage computes with; a model is loaded when first asked for."""
+
+    def subject(self) -> Subject:
+        """The study's subject."""
+        ...
+
+    def coder(self, dictionary: str) -> Coder:
+        """The sparse coder of a dictionary."""
+        ...
+
+    def llm(self, name: str) -> LLM:
+        """A language model of the study, by name."""
+        ...
+
+    def embedder(self, name: str) -> Embedder:
+        """An embedder of the study, by name."""
+        ...
+
+    def free(self) -> None:
+        """Let go of every loaded model."""
+        ...

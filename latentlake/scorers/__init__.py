@@ -1,0 +1,61 @@
+"""Scorers: one file each, with one registered class that holds its settings and judges explanations.
+
+What belongs here: how an explanation is held against a window. What does not: choosing windows
+(``stages/examples.py``), controls and metrics (``stages/scores.py``), the texts shown to a model (``prompts/``), running
+it (``engines/``).
+
+To add one: a file with a subclass of `Scorer`, registered in `latentlake.registry.SCORERS`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from latentlake.choices import Choices, ExplainerNames, SampleName
+
+if TYPE_CHECKING:
+    from latentlake.work import Work
+
+
+@dataclass(frozen=True)
+class Case:
+    """An explanation to be held against a window of a latent."""
+
+    latent: int
+    explanation: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a scorer says of a case.
+
+    ``prediction``, ``probability``: whether, and how surely, the latent is said to fire in the window. ``measure``: what
+    else was measured, larger meaning more likely to fire. ``error``: class of the failure; then the rest is None.
+    """
+
+    prediction: bool | None = None
+    probability: float | None = None
+    measure: float | None = None
+    error: str | None = None
+    call: str | None = None
+
+
+class Scorer(Choices):
+    """The settings of a scorer, and what it does.
+
+    ``explainers``: whose explanations are judged. ``sample``: the windows to judge, the first ``windows`` by rank of
+    the activating ones and of the others. ``version``: raised by hand whenever the same settings would give other
+    judgements.
+    """
+
+    version: ClassVar[str]
+    explainers: ExplainerNames
+    sample: SampleName
+    windows: Annotated[int, Field(ge=1)]
+
+    def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
+        """A judgement for each case, in their order. Cases of one latent and explanation stand together."""
+        raise NotImplementedError

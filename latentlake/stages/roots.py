@@ -1,0 +1,62 @@
+"""The stages without inputs: what the study names outside the lake, written down as rows."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from latentlake.origins import ModelFacts
+from latentlake.tables import TABLES
+from latentlake.work import Tables, Work
+
+
+def subject(work: Work) -> Tables:
+    """The resolved subject."""
+    row = {**_model(work.origins.subject), "dtype": work.study.subject.dtype}
+    return _table("subject", row)
+
+
+def llms(work: Work) -> Tables:
+    """A resolved explainer, judge or embedder."""
+    name = work.values["llm"]
+    row = {"llm": name, **_model(work.origins.llm(name)), "engine": work.study.llms[name].engine}
+    return _table("llms", row)
+
+
+def dictionaries(work: Work) -> Tables:
+    """A sparse coder and its hookpoint, verified against the subject.
+
+    Raises:
+        InputError: the coder does not fit the subject.
+    """
+    work.origins.verify()
+    choice, facts = work.study.dictionaries[work.dictionary], work.origins.dictionary(work.dictionary)
+    row = {
+        "dictionary": work.dictionary,
+        "hookpoint": choice.hookpoint,
+        "format": choice.format,
+        "width": facts.width,
+        "d_in": facts.d_in,
+        "k": facts.k,
+        "digest": facts.digest,
+    }
+    return _table("dictionaries", row)
+
+
+def selections(work: Work) -> Tables:
+    """Which latents of a dictionary are asked about."""
+    wanted = work.study.dictionaries[work.dictionary].latents
+    row = {
+        "dictionary": work.dictionary,
+        "choose": "list" if isinstance(wanted, tuple) else "n" if isinstance(wanted, int) else "all",
+        "n": wanted if isinstance(wanted, int) else None,
+        "latents": list(wanted) if isinstance(wanted, tuple) else None,
+    }
+    return _table("selections", row)
+
+
+def _model(facts: ModelFacts) -> dict[str, Any]:
+    return {"reference": facts.reference, "revision": facts.revision, "digest": facts.digest}
+
+
+def _table(name: str, row: dict[str, Any]) -> Tables:
+    return {name: pa.Table.from_pylist([row], schema=TABLES[name].schema)}

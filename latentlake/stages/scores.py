@@ -1,0 +1,108 @@
+"""Judgements of explanations, true ones and controls, and the scores that follow from them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from latentlake.digest import mix, seed_of
+from latentlake.metrics import Metric, label_metrics, rank_metric
+from latentlake.scorers import Case, Judgement, Scorer
+from latentlake.tables import TABLES
+from latentlake.work import Tables, Work
+
+SHUFFLED = "shuffled"
+
+
+def compute(work: Work) -> Tables:
+    """What one scorer says of one explainer's explanations of one block."""
+    explained = work.frame(f"explanations/{work.stage.constants['explainer']}").sort("latent").collect()
+    scorer = work.study.scorers[work.stage.constants["scorer"]]
+    given = _given(explained, work.study.seed)
+    judgements = _judge(work, scorer, given)
+    scores = [row for each in given.iter_rows(named=True) for row in _score(each, judgements)]
+    common = work.stage.columns(work.values)
+    judged = judgements.with_columns(**work.columns(len(judgements)))
+    return {
+        "judgements": judged,
+        "scores": pa.Table.from_pylist([{**common, **row} for row in scores], schema=TABLES["scores"].schema),
+    }
+
+
+def partners(latents: np.ndarray, seed: int) -> dict[int, int]:
+    """For each latent the next one in hash order, whose explanation controls its own; none for a single latent."""
+    order = latents[np.argsort(mix(latents.astype(np.uint64), seed_of("shuffled", seed)), kind="stable")]
+    return dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True)) if len(order) > 1 else {}
+
+
+def _given(explained: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Which explanation is held against which latent: its own, then another's; with the reason where there is none.
+
+    Partners are drawn among latents that have an explanation, so that a failure costs one score and not two.
+    """
+    texts = dict(zip(explained["latent"], explained["explanation"], strict=True))
+    able = np.array([latent for latent, text in texts.items() if text is not None], dtype=np.int64)
+    partner = partners(able, seed)
+    rows: list[dict[str, Any]] = []
+    for latent, text in texts.items():
+        other = partner.get(latent)
+        reason = None if text is not None else "no_explanation"
+        rows.append(
+            {"latent": latent, "control": None, "explanation_latent": latent, "explanation": text, "error": reason}
+        )
+        alone = reason or (None if other is not None else "no_partner")
+        rows.append(
+            {
+                "latent": latent,
+                "control": SHUFFLED,
+                "explanation_latent": latent if other is None else other,
+                "explanation": None if other is None else texts[other],
+                "error": alone,
+            }
+        )
+    schema = {"latent": pl.Int32, "control": pl.String, "explanation_latent": pl.Int32, "explanation": pl.String}
+    return pl.DataFrame(rows, schema={**schema, "error": pl.String})
+
+
+def _judge(work: Work, scorer: Scorer, given: pl.DataFrame) -> pl.DataFrame:
+    """A row for each explanation and window, in the order of latents, controls and ranks."""
+    windows = work.frame(f"examples/{scorer.sample}").filter(pl.col("rank") < scorer.windows)
+    columns = ["latent", "shard", "context", "start", "source", "decile", "is_activating", "rank", "text"]
+    rows = given.filter(pl.col("explanation").is_not_null()).drop("error")
+    rows = rows.join(windows.select(columns).collect(), on="latent")
+    rows = rows.sort("latent", "control", "is_activating", "rank", nulls_last=False)
+    cases = [Case(*each) for each in rows.select("latent", "explanation", "text").iter_rows()]
+    judged = scorer.judge(work, cases) if cases else []
+    schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
+    answers = pl.DataFrame([_row(each) for each in judged], schema={**schema, "call": pl.String})
+    return pl.concat([rows.drop("explanation", "rank", "text"), answers], how="horizontal")
+
+
+def _row(judgement: Judgement) -> dict[str, Any]:
+    return vars(judgement)
+
+
+def _score(given: dict[str, Any], judgements: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The metrics of one latent and control; a single row with the reason where there is nothing to score."""
+    who = {"latent": given["latent"], "control": given["control"]}
+    rows = judgements.filter((pl.col("latent") == given["latent"]) & pl.col("control").eq_missing(given["control"]))
+    if given["error"] or rows.is_empty():
+        nothing = dict.fromkeys(("value", "low", "high", "worst", "best"))
+        yield {**who, "metric": "auroc", **nothing, "n": 0, "n_failed": 0, "error": given["error"] or "no_windows"}
+        return
+    counts = {"n": len(rows), "n_failed": rows["error"].count()}
+    for metric in _metrics(rows):
+        reason = None if metric.value is not None else "one_class"
+        found = {name: value for name, value in vars(metric).items() if name != "name"}
+        yield {**who, "metric": metric.name, **found, **counts, "error": reason}
+
+
+def _metrics(rows: pl.DataFrame) -> list[Metric]:
+    truth, failed = rows["is_activating"].to_numpy(), rows["error"].is_not_null().to_numpy()
+    measure = rows.select(pl.coalesce("probability", "measure").fill_null(0.0)).to_series().to_numpy()
+    metrics = [rank_metric(truth, measure, failed)]
+    if rows["prediction"].is_not_null().any():
+        metrics += label_metrics(truth, rows["prediction"].fill_null(False).to_numpy(), failed)
+    return metrics

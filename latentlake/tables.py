@@ -1,0 +1,465 @@
+"""Every table, declared once: columns, types, keys, identity, partitions, layout.
+
+Schemas, empty frames, checks before publication, the columns in the Dagster UI and ``docs/tables.md`` follow from here.
+Types that Delta lacks (unsigned, float16, categorical, fixed-size list) are not used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from latentlake.errors import LakeError
+
+STRING, INT, LONG, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+TOKENS = pa.list_(INT)
+DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("start", INT)]))
+TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LONG), ("mass", DOUBLE)]))
+INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
+WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
+VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG)]))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: name, Arrow type, what it holds (with units), and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How Parquet files are written: rows a group, encodings by column, compression level; the default where absent."""
+
+    row_group: int
+    encodings: Mapping[str, str]
+    zstd_level: int = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. ``identity``: the columns whose rows make a data version. ``partition_by``: the unit of replacement.
+
+    ``order``: by what the rows of a file are sorted. ``is_shared``: one for all studies of a lake.
+    """
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+    identity: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    layout: Layout | None = None
+    is_shared: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema, with the documentation in the fields' metadata."""
+        return pa.schema([pa.field(c.name, c.type, c.nullable, {"comment": c.doc}) for c in self.columns])
+
+    def empty(self) -> pl.DataFrame:
+        """A frame without rows."""
+        frame = pl.from_arrow(self.schema.empty_table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def conform(self, rows: pa.Table | pl.DataFrame) -> pa.Table:
+        """Rows as the table declares them: its columns in order and type.
+
+        Raises:
+            LakeError: a column is missing or of another type, a value is null where none may be, a key occurs twice.
+        """
+        arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest()) if isinstance(rows, pl.DataFrame) else rows
+        missing = [c.name for c in self.columns if c.name not in arrow.column_names]
+        if missing:
+            raise LakeError(
+                f"table {self.name}: the column(s) {', '.join(missing)} are missing from the rows to be written"
+            )
+        try:
+            arrow = arrow.select([c.name for c in self.columns]).cast(self.schema)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise LakeError(f"table {self.name}: the rows to be written do not fit its columns: {error}") from error
+        self._check_values(arrow)
+        return arrow
+
+    def _check_values(self, rows: pa.Table) -> None:
+        for column in self.columns:
+            if not column.nullable and rows[column.name].null_count:
+                raise LakeError(f"table {self.name}: {rows[column.name].null_count} null(s) in column {column.name}")
+        if self.keys:
+            keys = pl.from_arrow(rows.select(list(self.keys)))
+            assert isinstance(keys, pl.DataFrame)
+            repeated = keys.height - keys.n_unique()
+            if repeated:
+                raise LakeError(f"table {self.name}: {repeated} row(s) repeat the key ({', '.join(self.keys)})")
+
+
+_DICTIONARY = Column("dictionary", STRING, "name of the dictionary")
+_SHARD = Column("shard", STRING, "shard of the corpus, `<source>-<file>-0000`")
+_BLOCK = Column("block", INT, "block of the dictionary: `latent * blocks // width`")
+_LATENT = Column("latent", INT, "index of the latent in its dictionary")
+_EXPLAINER = Column("explainer", STRING, "name of the explainer")
+_SCORER = Column("scorer", STRING, "name of the scorer")
+_CONTROL = Column("control", STRING, "null for the latent's own explanation; `shuffled` for another latent's", True)
+_CONTEXT = Column("context", INT, "index of the context in its shard")
+_START = Column("start", INT, "position of the window's first token in its context")
+_ERROR = Column("error", STRING, "class of the failure, null where there is none", True)
+_CALL = Column("call", STRING, "key of the model call in `calls`, null where none was made", True)
+_MODEL = (
+    Column("reference", STRING, "where the study says that the model is"),
+    Column("revision", STRING, "resolved revision; of local files, the start of their digest"),
+    Column("digest", STRING, "digest of the files that make up the model"),
+)
+_UNIT = (_DICTIONARY, _BLOCK, _LATENT)
+_UNIT_KEYS = ("dictionary", "block", "latent")
+_WINDOW_KEYS = ("shard", "context", "start")
+
+_DECLARED = (
+    Table(
+        "subject",
+        "The language model that is interpreted, resolved.",
+        (*_MODEL, Column("dtype", STRING, "type of the weights and activations")),
+        keys=("reference",),
+        identity=("digest", "dtype"),
+    ),
+    Table(
+        "llms",
+        "The models that explain, judge and embed, resolved.",
+        (Column("llm", STRING, "name of the model in the study"), *_MODEL, Column("engine", STRING, "what runs it")),
+        keys=("llm",),
+        identity=("digest",),
+        partition_by=("llm",),
+    ),
+    Table(
+        "dictionaries",
+        "Sparse coders and the hookpoints they read.",
+        (
+            _DICTIONARY,
+            Column("hookpoint", STRING, "module whose output the coder reads"),
+            Column("format", STRING, "format of the checkpoint"),
+            Column("width", INT, "number of latents"),
+            Column("d_in", INT, "width of the hookpoint's output"),
+            Column("k", INT, "latents that may be active on a token", True),
+            Column("digest", STRING, "digest of the checkpoint's files"),
+        ),
+        keys=("dictionary",),
+        identity=("hookpoint", "format", "width", "d_in", "k", "digest"),
+        partition_by=("dictionary",),
+    ),
+    Table(
+        "selections",
+        "Which latents of a dictionary are asked about.",
+        (
+            _DICTIONARY,
+            Column("choose", STRING, "`all`, `n` or `list`"),
+            Column("n", INT, "number of latents to choose, null unless `n`", True),
+            Column("latents", TOKENS, "latents to choose, null unless `list`", True),
+        ),
+        keys=("dictionary",),
+        identity=("choose", "n", "latents"),
+        partition_by=("dictionary",),
+    ),
+    Table(
+        "contexts",
+        "What the subject reads: documents packed into contexts of tokens.",
+        (
+            _SHARD,
+            _CONTEXT,
+            Column("tokens", TOKENS, "token ids, the first is BOS; the last context of a shard may be shorter"),
+            Column("excluded", TOKENS, "positions that carry no activation: BOS and separators"),
+            Column("documents", DOCUMENTS, "documents in the context, with the position at which each starts"),
+            Column("split", STRING, "`explain`, `select` or `score`, by a hash of the tokens"),
+        ),
+        keys=("shard", "context"),
+        identity=("context", "tokens", "excluded", "split"),
+        partition_by=("shard",),
+    ),
+    Table(
+        "activations",
+        "Activations of latents, sparse: one row each where a latent fires; sorted by latent and position.",
+        (
+            _DICTIONARY,
+            _SHARD,
+            _LATENT,
+            Column("position", INT, "index of the token among all tokens of the shard, BOS included"),
+            Column("activation", FLOAT, "activation, rounded to 11 significant bits"),
+        ),
+        keys=("latent", "position"),
+        partition_by=("dictionary", "shard"),
+        layout=Layout(
+            row_group=131_072,
+            encodings={
+                "latent": "DELTA_BINARY_PACKED",
+                "position": "DELTA_BINARY_PACKED",
+                "activation": "BYTE_STREAM_SPLIT",
+            },
+        ),
+    ),
+    Table(
+        "latents",
+        "Every latent of every dictionary: statistics, triage, chosen or why not.",
+        (
+            *_UNIT,
+            Column("n_tokens", LONG, "tokens on which the latent fires"),
+            Column("n_contexts", LONG, "contexts in which it fires"),
+            Column("density", DOUBLE, "share of the tokens on which it fires"),
+            Column("max_activation", FLOAT, "largest activation, 0 for a dead latent"),
+            Column("histogram", pa.list_(LONG), "firings by activation / maximum, in ten equal bins"),
+            Column("top_tokens", TOP_TOKENS, "tokens by activation mass, in the split `explain` alone"),
+            Column("windows_explain", LONG, "windows in which it fires, in the split `explain`"),
+            Column("windows_select", LONG, "the same in the split `select`"),
+            Column("windows_score", LONG, "the same in the split `score`"),
+            Column("triage", STRING, "`dead`, `rare` (too few windows), `dense`, `single_token` or `ok`"),
+            Column("is_chosen", BOOL, "whether it is explained and scored"),
+            Column("reason", STRING, "why it is not chosen, null where it is", True),
+        ),
+        keys=_UNIT_KEYS,
+        identity=(
+            "latent",
+            "n_tokens",
+            "n_contexts",
+            "max_activation",
+            "histogram",
+            "top_tokens",
+            "windows_explain",
+            "windows_select",
+            "windows_score",
+            "triage",
+            "is_chosen",
+            "reason",
+        ),
+        partition_by=("dictionary", "block"),
+    ),
+    Table(
+        "examples",
+        "Windows of the chosen latents, by sample.",
+        (
+            Column("sample", STRING, "name of the sample"),
+            *_UNIT,
+            Column("rank", INT, "place in the draw, from 0, apart for activating and non-activating windows"),
+            Column("is_activating", BOOL, "whether the latent fires in the window"),
+            Column("source", STRING, "how the window was drawn: `quantiles`, `top`, `random`"),
+            Column(
+                "decile",
+                INT,
+                "decile of strength among the latent's windows of the split, null if not activating",
+                True,
+            ),
+            _SHARD,
+            _CONTEXT,
+            _START,
+            Column("tokens", TOKENS, "token ids"),
+            Column("activations", pa.list_(FLOAT), "activation on each token, 0 where the latent does not fire"),
+            Column("pieces", pa.list_(STRING), "text of each token; joined they are `text`"),
+            Column("text", STRING, "text of the window"),
+        ),
+        keys=("sample", *_UNIT_KEYS, "is_activating", "rank"),
+        identity=(
+            "latent",
+            "rank",
+            "is_activating",
+            "source",
+            "decile",
+            "shard",
+            "context",
+            "start",
+            "tokens",
+            "activations",
+            "pieces",
+        ),
+        partition_by=("sample", "dictionary", "block"),
+    ),
+    Table(
+        "explanations",
+        "One explanation a latent and explainer, or why there is none.",
+        (_EXPLAINER, *_UNIT, Column("explanation", STRING, "the explanation, null on failure", True), _ERROR, _CALL),
+        keys=("explainer", *_UNIT_KEYS),
+        identity=("latent", "explanation", "error"),
+        partition_by=("explainer", "dictionary", "block"),
+    ),
+    Table(
+        "hypotheses",
+        "Every explanation that was considered.",
+        (
+            _EXPLAINER,
+            *_UNIT,
+            Column("hypothesis", INT, "number of the hypothesis, from 0"),
+            Column("source", STRING, "where it comes from: `draw` or `tokens`"),
+            Column("explanation", STRING, "the explanation, null on failure", True),
+            Column("selection", DOUBLE, "AUROC on the select sample, null where none was made", True),
+            Column("is_chosen", BOOL, "whether it became the explanation"),
+            _ERROR,
+            _CALL,
+        ),
+        keys=("explainer", *_UNIT_KEYS, "hypothesis"),
+        identity=(),  # nothing reads them downstream: another hypothesis that was not chosen makes nothing stale
+        partition_by=("explainer", "dictionary", "block"),
+    ),
+    Table(
+        "judgements",
+        "One row a judged window.",
+        (
+            _EXPLAINER,
+            _SCORER,
+            *_UNIT,
+            _CONTROL,
+            Column("explanation_latent", INT, "latent whose explanation was judged"),
+            _SHARD,
+            _CONTEXT,
+            _START,
+            Column("source", STRING, "how the window was drawn"),
+            Column("decile", INT, "decile of strength, null if not activating", True),
+            Column("is_activating", BOOL, "whether the latent fires in the window"),
+            Column("prediction", BOOL, "whether the judge says that it fires", True),
+            Column("probability", DOUBLE, "probability that the judge gives to that", True),
+            Column("measure", DOUBLE, "what the scorer measured: a cosine, or nats", True),
+            _ERROR,
+            _CALL,
+        ),
+        keys=("explainer", "scorer", *_UNIT_KEYS, "control", *_WINDOW_KEYS),
+        identity=(
+            "latent",
+            "control",
+            "explanation_latent",
+            *_WINDOW_KEYS,
+            "is_activating",
+            "prediction",
+            "probability",
+            "measure",
+            "error",
+        ),
+        partition_by=("explainer", "scorer", "dictionary", "block"),
+    ),
+    Table(
+        "scores",
+        "One row a latent, control and metric.",
+        (
+            _EXPLAINER,
+            _SCORER,
+            *_UNIT,
+            _CONTROL,
+            Column("metric", STRING, "`auroc`, `balanced_accuracy` or `f1`"),
+            Column("value", DOUBLE, "the score, null where it is not defined", True),
+            Column("low", DOUBLE, "lower end of the 95 % interval", True),
+            Column("high", DOUBLE, "upper end of the 95 % interval", True),
+            Column("n", LONG, "windows judged"),
+            Column("n_failed", LONG, "windows whose judgement failed"),
+            Column("worst", DOUBLE, "the score if every failed judgement were as wrong as can be", True),
+            Column("best", DOUBLE, "the score if every failed judgement were right", True),
+            Column("error", STRING, "why there is no score, null where there is one", True),
+        ),
+        keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric"),
+        identity=("latent", "control", "metric", "value", "low", "high", "n", "n_failed", "worst", "best", "error"),
+        partition_by=("explainer", "scorer", "dictionary", "block"),
+    ),
+    Table(
+        "partitions",
+        "What is published: append-only; of a partition, the row with the highest attempt counts, `published` before "
+        "`building`.",
+        (
+            Column("asset", STRING, "name of the asset"),
+            Column("partition", STRING, "key of the partition, empty for an asset without partitions"),
+            Column("where", WHERE, "values of the partition columns under which the tables hold its rows"),
+            Column("attempt", LONG, "number of the attempt at this partition, from 1"),
+            Column("state", STRING, "`building` or `published`"),
+            Column("recipe", STRING, "digest of the code version and of the inputs' data versions"),
+            Column(
+                "code_version", STRING, "version of the stage's code and of the choices that hold for all partitions"
+            ),
+            Column("data_version", STRING, "digest of the rows, null while building", True),
+            Column("inputs", INPUTS, "data versions of the inputs"),
+            Column("rows", LONG, "rows in the partition, over its tables"),
+            Column("retryable_failures", LONG, "failed model calls that the next run makes again"),
+            Column("table_versions", VERSIONS, "versions of the Delta tables that hold the rows"),
+            Column("study", STRING, "digest of the study"),
+            Column("run", STRING, "id of the run", True),
+            Column("at", TIME, "when the row was written"),
+        ),
+        keys=("asset", "partition", "attempt", "state", "run"),
+    ),
+    Table(
+        "shards",
+        "Shards of the corpus in order of registration.",
+        (
+            _SHARD,
+            Column("ordinal", LONG, "place in the order of registration, from 0"),
+            Column("source", STRING, "name of the source in the study"),
+            Column("file", STRING, "file name"),
+        ),
+        keys=("shard",),
+    ),
+    Table(
+        "studies",
+        "The studies under which this root was written, the last one being the present one.",
+        (
+            Column("ordinal", LONG, "place in time, from 0"),
+            Column("study", STRING, "digest of the study"),
+            Column("choices", STRING, "the study, as JSON"),
+            Column("assets", pa.list_(STRING), "names of the study's assets"),
+        ),
+        keys=("ordinal",),
+    ),
+    Table(
+        "calls",
+        "The ledger: every model call ever made, for all studies of the lake.",
+        (
+            Column("key", STRING, "digest of model, revision, sampling, prompt and draw"),
+            Column("draw", INT, "number of the draw"),
+            Column("model", STRING, "name of the model in the study"),
+            Column("revision", STRING, "revision of the model"),
+            Column("sampling", STRING, "how the reply was sampled, as JSON"),
+            Column("engine", STRING, "what ran the model"),
+            Column("asset", STRING, "asset that first made the call"),
+            Column("dictionary", STRING, "dictionary that it was first made for"),
+            Column("latent", INT, "latent that it was first made for"),
+            Column("prompt", STRING, "key of the prompt in `prompts`"),
+            Column("reply", STRING, "raw reply", True),
+            Column("logprobs", pa.list_(DOUBLE), "log-probabilities kept, nats", True),
+            Column("tokens_in", LONG, "tokens of the prompt"),
+            Column("tokens_cached", LONG, "tokens of the prompt that were not computed anew"),
+            Column("tokens_out", LONG, "tokens generated"),
+            Column("finish_reason", STRING, "`stop` or `length`", True),
+            _ERROR,
+            Column("is_retryable", BOOL, "whether a failed call may succeed later"),
+            Column("attempts", INT, "attempts made"),
+            Column("seconds", DOUBLE, "share of the batch's time, seconds"),
+            Column("price", DOUBLE, "price paid, in the currency of the study; null where nothing is charged", True),
+            Column("created_at", TIME, "when the reply came"),
+        ),
+        keys=(),  # two runs may race to make one call; readers take the first row of a key
+        is_shared=True,
+    ),
+    Table(
+        "prompts",
+        "Prompts, each text once: a prompt is its prefix's text followed by its own.",
+        (
+            Column("prompt", STRING, "digest of prefix and text"),
+            Column("prefix", STRING, "prompt that comes before this text, null where none does", True),
+            Column("text", STRING, "the text"),
+        ),
+        keys=(),  # as in `calls`
+        is_shared=True,
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _DECLARED}
+
+
+def markdown() -> str:
+    """All tables as one Markdown page; ``docs/tables.md`` holds it."""
+    lines = ["# Tables", "", "Made from `latentlake/tables.py`.", ""]
+    for table in _DECLARED:
+        lines += [f"## {table.name}", "", table.doc, ""]
+        if table.partition_by:
+            lines += [f"Partitioned by {', '.join(f'`{name}`' for name in table.partition_by)}.", ""]
+        lines += ["| column | type | |", "|---|---|---|"]
+        for c in table.columns:
+            mark = " (key)" if c.name in table.keys else ""
+            lines.append(f"| `{c.name}`{mark} | {c.type}{', may be null' if c.nullable else ''} | {c.doc} |")
+        lines.append("")
+    return "\n".join(lines)

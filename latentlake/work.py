@@ -1,0 +1,90 @@
+"""What a stage is given: its place in the study, its inputs as frames, the doors to models, and a way to ask them.
+
+Stages are functions from a `Work` to tables. They know nothing of the lake, of Dagster, or of one another.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from latentlake.flow import Stage
+from latentlake.origins import Origins
+from latentlake.protocols import Answer, Asked, Handles
+from latentlake.study import Study
+
+Tables = Mapping[str, pa.Table | pl.DataFrame]
+
+
+class Progress(Protocol):
+    """Who wants to know how far a stage is."""
+
+    def begin(self, stage: str, partitions: int) -> None:
+        """A stage starts on so many partitions."""
+        ...
+
+    def share(self, share: float) -> None:
+        """The partition under way is done to this share (0 to 1)."""
+        ...
+
+    def done(self, partition: str, is_computed: bool) -> None:
+        """A partition is published, or was found up to date."""
+        ...
+
+    def calls(self, made: int, remembered: int) -> None:
+        """So many model calls were just made, so many were answered by the ledger."""
+        ...
+
+    def end(self) -> None:
+        """The stage is over, done or failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One partition to compute.
+
+    ``values``: the partition's value in each dimension. ``read(stage, table)``: rows of an input, restricted to the
+    partitions that this one depends on. ``ask(llm, calls)``: answers in the order of the calls, through the ledger.
+    """
+
+    study: Study
+    stage: Stage
+    values: Mapping[str, str]
+    shards: tuple[str, ...]
+    origins: Origins
+    handles: Handles
+    progress: Progress
+    read: Callable[[str, str | None], pl.LazyFrame]
+    ask: Callable[[str, Sequence[Asked]], list[Answer]]
+
+    @property
+    def dictionary(self) -> str:
+        """The dictionary of the partition."""
+        return self.values["dictionary"]
+
+    @property
+    def block(self) -> int:
+        """The block of the partition."""
+        return int(self.values["block"])
+
+    def frame(self, stage: str, table: str | None = None) -> pl.LazyFrame:
+        """Rows of an input; ``table`` names one of the stage's tables other than the first."""
+        return self.read(stage, table)
+
+    def columns(self, n: int) -> dict[str, pl.Series]:
+        """The partition columns, n times each."""
+        return {
+            name: pl.Series(name, [value] * n, dtype=pl.Int32 if isinstance(value, int) else pl.String)
+            for name, value in self.stage.columns(self.values).items()
+        }
+
+
+Compute = Callable[[Sequence[Work]], Iterable[Tables]]
+
+
+def each(compute: Callable[[Work], Tables]) -> Compute:
+    """A stage that computes every partition by itself."""
+    return lambda works: map(compute, works)

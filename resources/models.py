@@ -1,0 +1,100 @@
+"""Models as a resource: loaded when first asked for, one large one at a time, and let go of together."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from latentlake.origins import ModelFacts, Origins
+from latentlake.protocols import LLM, Coder, Embedder, Handles, Subject
+from latentlake.registry import CODERS
+from latentlake.study import Study
+
+
+class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """``device``: where models run, as torch names it. ``batch_tokens``: tokens of a batch. ``cache``: a folder for
+    converted models and remembered digests, which can be deleted.
+    """
+
+    device: str = "cpu"
+    batch_tokens: int = 4096
+    cache: str = ".cache"
+
+    def origins(self, study: Study) -> Origins:
+        """The models, checkpoints and corpus files that a study names."""
+        return Origins(study, Path(self.cache))
+
+    def handles(self, study: Study, origins: Origins) -> Handles:
+        """The doors to a study's models."""
+        return LazyHandles(study, origins, self.device, self.batch_tokens)
+
+
+def models_from_environment() -> ModelsResource:
+    """Models on the device that ``LATENTLAKE_DEVICE`` names; the CPU where it is not set."""
+    return ModelsResource(
+        device=os.environ.get("LATENTLAKE_DEVICE", "cpu"),
+        cache=os.environ.get("LATENTLAKE_CACHE", ".cache"),
+    )
+
+
+class LazyHandles:
+    """Real models. Engines are imported here, when first needed, so that an up-to-date run never imports torch."""
+
+    def __init__(self, study: Study, origins: Origins, device: str, batch_tokens: int) -> None:
+        self._study = study
+        self._origins = origins
+        self._device = device
+        self._batch_tokens = batch_tokens
+        self._open: dict[str, Any] = {}
+
+    def subject(self) -> Subject:
+        """The study's subject; its tokenizer and its weights are loaded apart, each when needed."""
+        from latentlake.engines.subject import HookedSubject
+
+        def load() -> Subject:
+            path = self._converted(self._origins.subject)
+            return HookedSubject(path, self._study.subject.dtype, self._device, self._batch_tokens)
+
+        subject: Subject = self._keep("subject", load)
+        return subject
+
+    def coder(self, dictionary: str) -> Coder:
+        """The sparse coder of a dictionary."""
+        cls = CODERS[self._study.dictionaries[dictionary].format]
+        path = self._origins.dictionary(dictionary).path
+        coder: Coder = self._keep(f"coder {dictionary}", lambda: cls(path, self._device))
+        return coder
+
+    def llm(self, name: str) -> LLM:
+        """A language model of the study."""
+        from latentlake.engines.transformers import TransformersLLM
+
+        choice = self._study.llms[name]
+        path = self._converted(self._origins.llm(name))
+        llm: LLM = self._keep(
+            f"llm {name}", lambda: TransformersLLM(path, choice.dtype, self._device, self._batch_tokens)
+        )
+        return llm
+
+    def embedder(self, name: str) -> Embedder:
+        """An embedder of the study."""
+        from latentlake.engines.sentence_transformers import SentenceTransformersEmbedder
+
+        path = self._origins.llm(name).path
+        embedder: Embedder = self._keep(f"embedder {name}", lambda: SentenceTransformersEmbedder(path, self._device))
+        return embedder
+
+    def free(self) -> None:
+        """Let go of every model."""
+        self._open.clear()
+
+    def _converted(self, facts: ModelFacts) -> Path:
+        from latentlake.engines.checkpoint import converted
+
+        return converted(facts.path, facts.digest, self._origins.cache)
+
+    def _keep(self, name: str, load: Any) -> Any:
+        if name not in self._open:
+            self._open[name] = load()
+        return self._open[name]

@@ -1,0 +1,38 @@
+"""What tests share."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.workbench import EVERYTHING, Workbench
+
+
+@pytest.fixture
+def workbench(tmp_path: Path) -> Iterator[Workbench]:
+    """A small study that was never run, with a Dagster instance of its own."""
+    yield from _open(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small study was run once; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    for workbench in _open(folder):
+        assert workbench.run() == EVERYTHING
+    return folder
+
+
+@pytest.fixture
+def materialized(finished: Path, tmp_path: Path) -> Iterator[Workbench]:
+    """A small study that was run once, with its lake and its Dagster instance; a copy for each test."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    yield from _open(tmp_path)
+
+
+def _open(folder: Path) -> Iterator[Workbench]:
+    (folder / "instance").mkdir(exist_ok=True)
+    with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
+        yield Workbench(folder / "study", instance)

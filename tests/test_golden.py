@@ -1,0 +1,71 @@
+"""What must not change unnoticed: prompts as a model sees them, the asset graph, and pages made from code.
+
+``python -m tests.test_golden`` writes the files anew; the difference is then read in review.
+"""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from definitions import build_definitions
+from latentlake.prompts import read_prompt
+from latentlake.study import load_study
+from latentlake.tables import markdown
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+FILLED = {
+    "pattern": ({}, {"words": "<words>", "texts": "- <text one>\n- <text two>"}),
+    "surprisal": ({"explanation": "<explanation>"}, {"window": "<window>"}),
+    "detection": ({"explanation": "<explanation>"}, {"window": "<window>"}),
+}
+
+
+def prompt_text(name: str) -> str:
+    """A packaged prompt with its places filled."""
+    prompt, (prefix, suffix) = read_prompt(name, ROOT), FILLED[name]
+    return prompt.fill_prefix(**prefix) + prompt.fill_suffix(**suffix)
+
+
+def asset_graph() -> str:
+    """Assets of the quickstart: dependencies with their mappings, partitions, group."""
+    definitions = build_definitions(load_study(ROOT / "study.yaml"))
+    graph = {}
+    for asset in definitions.assets or []:
+        assert isinstance(asset, dg.AssetsDefinition)
+        spec = next(iter(asset.specs))
+        partitions = spec.partitions_def
+        graph[spec.key.to_user_string()] = {
+            "group": spec.group_name,
+            "partitions": partitions and sorted(partitions.partition_dimension_names)
+            if isinstance(partitions, dg.MultiPartitionsDefinition)
+            else type(partitions).__name__,
+            "deps": {
+                dep.asset_key.to_user_string(): type(dep.partition_mapping).__name__
+                for dep in sorted(spec.deps, key=str)
+            },
+        }
+    return json.dumps(graph, indent=1)
+
+
+def expected() -> dict[Path, str]:
+    """Each golden file and what it must hold."""
+    prompts = {GOLDEN / f"prompt_{name}.txt": prompt_text(name) for name in FILLED}
+    return {**prompts, GOLDEN / "asset_graph.json": asset_graph(), ROOT / "docs" / "tables.md": markdown()}
+
+
+def test_golden_files_hold_what_the_code_makes() -> None:
+    assert {path.name: path.read_text() for path in expected()} == {
+        path.name: text for path, text in expected().items()
+    }
+
+
+def test_every_packaged_prompt_has_a_golden_file() -> None:
+    assert {path.stem for path in (ROOT / "latentlake" / "prompts").glob("*.txt")} == set(FILLED)
+
+
+if __name__ == "__main__":
+    for path, text in expected().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)

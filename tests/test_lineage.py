@@ -1,0 +1,117 @@
+"""Exactly what depends on a change is computed again, and the Dagster UI thinks the same."""
+
+from collections.abc import Callable
+
+import pytest
+
+from latentlake.fakes import write_coder
+from tests.workbench import EVERYTHING, LATENTS, WIDTH, Workbench
+
+EXAMPLES_AND_BELOW = {
+    name: n for name, n in EVERYTHING.items() if name.split("/")[0] in ("examples", "explanations", "scores")
+}
+
+
+def comment(bench: Workbench) -> None:
+    bench.comment = "# a comment\n"
+
+
+def prompt_of_detection(bench: Workbench) -> None:
+    path = bench.folder / "detection.txt"
+    path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
+
+
+def prompt_of_explainer(bench: Workbench) -> None:
+    path = bench.folder / "pattern.txt"
+    path.write_text(path.read_text().replace("spices", "seasonings"))
+
+
+def scorer_added(bench: Workbench) -> None:
+    bench.study["scorers"]["short"] = {**bench.study["scorers"]["embedding"], "windows": 4, "explainers": ["tokens"]}
+
+
+def scorer_removed(bench: Workbench) -> None:
+    del bench.study["scorers"]["surprisal"]
+
+
+def scorer_judges_another_explainer(bench: Workbench) -> None:
+    bench.study["scorers"]["surprisal"]["explainers"] = ["default", "tokens"]
+
+
+def shard_added(bench: Workbench) -> None:
+    bench.write_shard("c", 3)
+
+
+def dictionary_added(bench: Workbench) -> None:
+    write_coder(bench.folder / "coders" / "two", WIDTH, LATENTS, k=8, seed=2)
+    bench.study["dictionaries"]["two"] = {"hookpoint": "layers.2", "coder": "coders/two", "latents": 6}
+
+
+def more_latents(bench: Workbench) -> None:
+    bench.study["dictionaries"]["one"]["latents"] = 10
+
+
+def weights_changed(bench: Workbench) -> None:
+    write_coder(bench.folder / "coders" / "one", WIDTH, LATENTS, k=8, seed=3)
+
+
+DOWNSTREAM_OF_EXPLANATIONS = {
+    "scores/default/embedding": 2,
+    "scores/default/surprisal": 2,
+    "scores/default/detection": 2,
+}
+ONE_DICTIONARY = {name: n for name, n in EVERYTHING.items() if name not in ("subject", "llms", "contexts")}
+
+# What lies outside the lake (files of weights, the choice of latents) Dagster cannot see change; the plan can.
+OUTSIDE = {more_latents, weights_changed}
+
+# change → partitions computed, by asset
+CHANGES: list[tuple[Callable[[Workbench], None], dict[str, int]]] = [
+    (comment, {}),
+    (prompt_of_detection, {"scores/default/detection": 2}),
+    (prompt_of_explainer, {"explanations/default": 2, **DOWNSTREAM_OF_EXPLANATIONS}),
+    (scorer_added, {"scores/tokens/short": 2}),
+    (scorer_removed, {}),
+    (scorer_judges_another_explainer, {"scores/tokens/surprisal": 2}),
+    (shard_added, {"contexts": 1, "activations": 1}),
+    (dictionary_added, ONE_DICTIONARY),
+    (more_latents, {"selections": 1, "latents": 2, **EXAMPLES_AND_BELOW}),
+    (weights_changed, ONE_DICTIONARY | {"selections": 0}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
+def test_only_what_is_downstream_is_computed(
+    materialized: Workbench, change: Callable[[Workbench], None], expected: dict[str, int]
+) -> None:
+    change(materialized)
+    assert materialized.dagster_stale() == ({} if change in OUTSIDE else materialized.stale())
+    assert materialized.run() == {name: n for name, n in expected.items() if n}
+    assert materialized.stale() == {}
+    assert materialized.dagster_stale() == {}
+
+
+def test_after_the_first_run_nothing_is_left(materialized: Workbench) -> None:
+    assert materialized.stale() == {}
+    assert materialized.dagster_stale() == {}
+    assert materialized.run() == {}
+    assert materialized.llm.made == []
+    assert materialized.subject.contexts_read == 0
+
+
+def test_with_refresh_all_a_shard_is_read_by_everything_below(materialized: Workbench) -> None:
+    materialized.study["corpus"]["refresh"] = "all"
+    assert materialized.run() == {}  # two shards are in use either way
+    shard_added(materialized)
+    assert materialized.run() == {"contexts": 1, "activations": 1, "latents": 2, **EXAMPLES_AND_BELOW}
+    assert materialized.dagster_stale() == {}
+
+
+def test_a_changed_prompt_asks_only_what_changed(materialized: Workbench) -> None:
+    more_latents(materialized)
+    materialized.run()
+    asked = {call.suffix for call in materialized.llm.made}
+    before = set(materialized.view().prompts.select("text").collect()["text"]) - asked
+    assert asked
+    assert before  # the calls of the latents chosen before stand in the ledger and were not made again
+    assert not asked & before

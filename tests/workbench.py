@@ -1,0 +1,189 @@
+"""A small study in a folder of its own, run through Dagster on fakes, and changed at will."""
+
+import copy
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from definitions import build_definitions
+from jobs.progress import TerminalProgress
+from jobs.run import Run
+from jobs.staleness import dagster_stale
+from latentlake.catalog import Catalog
+from latentlake.coders.sparsify import SparsifyCoder
+from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject, write_coder
+from latentlake.origins import Origins
+from latentlake.plan import State
+from latentlake.protocols import Handles
+from latentlake.study import Study
+from latentlake.view import View
+from resources.lake import LakeResource
+
+WIDTH, LATENTS = 16, 64
+WORDS = [
+    "river",
+    "mountain",
+    "city",
+    "war",
+    "king",
+    "music",
+    "cell",
+    "number",
+    "theory",
+    "church",
+    "island",
+    "language",
+    "bird",
+    "film",
+    "law",
+    "sea",
+    "art",
+    "tree",
+]
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "blocks": 2,
+    "corpus": {"sources": {"docs": {"path": "docs/*.jsonl*", "id": "title"}}, "context_length": 65},
+    "subject": {"model": "model"},
+    "dictionaries": {"one": {"hookpoint": "layers.1", "coder": "coders/one", "latents": 6}},
+    "selection": {"window": 8, "min_windows": {"explain": 4, "select": 2, "score": 4}},
+    "samples": {
+        "strong": {"split": "explain", "sampler": "top", "windows": 3, "window": 8},
+        "select": {"split": "select", "windows": 4, "negatives": 4, "window": 8},
+        "test": {"split": "score", "windows": 8, "negatives": 8, "window": 8},
+    },
+    "llms": {
+        "judge": {"model": "model", "engine": "transformers"},
+        "embedder": {"model": "embedder", "engine": "sentence_transformers"},
+    },
+    "explainers": {
+        "tokens": {"method": "tokens"},
+        "default": {
+            "method": "pattern", "llm": "judge", "sample": "strong", "prompt": "pattern.txt", "select_sample": "select",
+            "embedder": "embedder",
+        },
+    },
+    "scorers": {
+        "embedding": {
+            "method": "embedding", "explainers": ["tokens", "default"], "sample": "test", "windows": 8, "embedder": "embedder",
+        },
+        "surprisal": {"method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
+        "detection": {
+            "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
+            "prompt": "detection.txt",
+        },
+    },
+}  # fmt: skip
+
+
+# partitions computed by a first run, by asset
+EVERYTHING = {
+    "subject": 1, "llms": 2, "dictionaries": 1, "selections": 1, "contexts": 2, "activations": 2, "latents": 2,
+    "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2, "explanations/default": 2,
+    "scores/tokens/embedding": 2, "scores/default/embedding": 2, "scores/default/surprisal": 2,
+    "scores/default/detection": 2,
+}  # fmt: skip
+
+
+class FakeModels:
+    """In the place of `resources.models.ModelsResource`: doors to one subject and one language model, both fakes."""
+
+    def __init__(self, cache: Path, subject: FakeSubject, llm: FakeLLM) -> None:
+        self._cache, self._subject, self._llm = cache, subject, llm
+
+    def origins(self, study: Study) -> Origins:
+        """The files that the study names; these are real."""
+        return Origins(study, self._cache)
+
+    def handles(self, study: Study, origins: Origins) -> Handles:
+        """The fakes, and the real coders of the study."""
+        return FakeHandles(lambda name: SparsifyCoder(origins.dictionary(name).path), self._subject, self._llm)
+
+
+class Workbench:
+    """A study in ``folder``; ``study`` may be changed and is written before each run."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        self.folder, self.instance = folder, instance
+        self.study = copy.deepcopy(STUDY)
+        self.subject, self.llm = FakeSubject(WIDTH), FakeLLM()
+        self.lake = LakeResource(uri=str(folder / "lake"))
+        self.comment = ""
+        self._write_inputs()
+
+    @property
+    def path(self) -> Path:
+        """The study file."""
+        return self.folder / "study.yaml"
+
+    def write_shard(self, name: str, seed: int, documents: int = 30) -> None:
+        """A file of random documents."""
+        chosen = random.Random(seed)
+        lines = [
+            json.dumps({"title": f"{name} {n}", "text": " ".join(chosen.choices(WORDS, k=30))})
+            for n in range(documents)
+        ]
+        path = self.folder / "docs" / f"{name}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+    def prepare(self) -> Run:
+        """Write the study file and make a run of it."""
+        self.path.write_text(self.comment + yaml.safe_dump(self.study, sort_keys=False))
+        models = FakeModels(self.folder / "cache", self.subject, self.llm)
+        return Run(str(self.path), self.instance, self.lake, models, TerminalProgress())
+
+    def run(self) -> dict[str, int]:
+        """Run the study; returns the number of partitions computed, by asset, without the ones that had none."""
+        run = self.prepare()
+        run.execute()
+        return {name: n for name, n in run.progress.computed.items() if n}
+
+    def stale(self) -> Counter[str]:
+        """By asset, the partitions that are not up to date by themselves: their own recipe changed, or they are new.
+
+        A partition that is published and only waits for what comes of another is not counted.
+        """
+        plan = self.prepare().plan()
+        return Counter(
+            each.stage.name
+            for each in plan.all()
+            if each.state is State.STALE or (each.state is State.WAITING and not plan.is_known(each))
+        )
+
+    def dagster_stale(self) -> Counter[str]:
+        """By asset, the partitions that the Dagster UI marks as missing or out of date."""
+        run = self.prepare()
+        definitions = build_definitions(run.study, lake=self.lake)
+        found = dagster_stale(self.instance, definitions, run.flow, run.plan().shards)
+        return Counter(asset for asset, _ in found)
+
+    def data_versions(self) -> dict[tuple[str, str], str | None]:
+        """Data version of each published partition."""
+        publications = Catalog(self.lake.open("tiny")).publications()
+        return {key: each.data_version for key, each in publications.items() if each.is_published}
+
+    def view(self) -> View:
+        """The lake, as readers see it."""
+        return View(self.lake.open("tiny"))
+
+    def _write_inputs(self) -> None:
+        model, prompts = self.folder / "model", Path(__file__).parents[1] / "latentlake" / "prompts"
+        model.mkdir(parents=True, exist_ok=True)
+        config = {"num_hidden_layers": 4, "hidden_size": WIDTH, "model_type": "llama"}
+        (model / "config.json").write_text(json.dumps(config))
+        (self.folder / "embedder").mkdir(exist_ok=True)
+        (self.folder / "embedder" / "config.json").write_text("{}")
+        write_coder(self.folder / "coders" / "one", WIDTH, LATENTS, k=8, seed=1)
+        for prompt in ("pattern.txt", "detection.txt"):
+            if not (self.folder / prompt).exists():
+                (self.folder / prompt).write_text((prompts / prompt).read_text())
+        self.write_shard("a", 1)
+        self.write_shard("b", 2)
