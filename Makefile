@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 export DAGSTER_HOME := $(CURDIR)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test ui check bench docs clean
+.PHONY: run test prove ui check bench docs
 
 run: .venv/installed  ## materialize the study and show what came out
 	.venv/bin/python -m jobs.run
 
 test: .venv/installed  ## the whole hermetic test suite
 	.venv/bin/python -m pytest
+
+prove: .venv/installed  ## the slow proofs, on the real quickstart (about half an hour)
+	.venv/bin/python -m pytest tests/prove -s
 
 ui: .venv/installed  ## the Dagster UI on the same lake and instance
 	.venv/bin/dagster dev -m definitions

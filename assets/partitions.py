@@ -10,7 +10,7 @@ def shards_name(flow: Flow) -> str:
     return f"{flow.study.name}_shards"
 
 
-def partitions_of(flow: Flow, stage: Stage) -> dg.PartitionsDefinition | None:  # type: ignore[type-arg]
+def partitions_of(flow: Flow, stage: Stage) -> dg.PartitionsDefinition | None:
     """The partitions of a stage; none for one that has no dimensions."""
     if not stage.dimensions:
         return None
@@ -45,7 +45,7 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
     )
 
 
-def _axis(flow: Flow, dimension: str) -> dg.PartitionsDefinition:  # type: ignore[type-arg]
+def _axis(flow: Flow, dimension: str) -> dg.PartitionsDefinition:
     if dimension == "shard":
         return dg.DynamicPartitionsDefinition(name=shards_name(flow))
     return dg.StaticPartitionsDefinition(list(flow.keys(dimension)))

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets.events import asset_key, input_pointers, materialization
 from assets.partitions import mapping_of, partitions_of
-from latentlake.errors import StudyChanged
+from latentlake.errors import StudyChangedError
 from latentlake.execute import Executor, Outcome
 from latentlake.flow import Flow, Stage
 from latentlake.tables import TABLES
@@ -41,16 +41,15 @@ def stage_asset(
             for source in stage.inputs
         ],
         metadata=_definition_metadata(stage),
-        dagster_type=dg.Nothing,  # type: ignore[arg-type]
         required_resource_keys={"lake", "models", "progress"},
     )
-    def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         _require_same_study(context, flow)
         pointers = input_pointers(context.instance, stage)
         keys = [str(key) for key in context.partition_keys] if stage.dimensions else [""]
         for outcome in _executor(context, flow).execute(stage.name, keys, compute):
             context.log_event(materialization(flow, outcome.publication, pointers, _metadata(outcome, preview)))
-        yield dg.Output(None, metadata=_SAYS_NOTHING)
+        yield dg.MaterializeResult(metadata=_SAYS_NOTHING)
 
     return materialize
 
@@ -73,7 +72,7 @@ def _require_same_study(context: dg.AssetExecutionContext, flow: Flow) -> None:
     """A run that was planned under one study must not go on under another."""
     planned = context.run.tags.get(STUDY_TAG)
     if planned is not None and planned != flow.study.digest:
-        raise StudyChanged(
+        raise StudyChangedError(
             f"this run was started for the study {planned}, but the code location now holds {flow.study.digest}; start it "
             "again"
         )

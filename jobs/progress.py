@@ -54,7 +54,7 @@ class TerminalProgress(_Counts):
     def __init__(self, stream: IO[str] = sys.stderr) -> None:
         super().__init__()
         self._stream = stream
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._bar: tqdm | None = None
         self._done = 0
 
     def begin(self, stage: str, partitions: int) -> None:

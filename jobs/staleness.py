@@ -1,8 +1,9 @@
 """What the Dagster UI says of partitions, to be held against the plan."""
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.temporal_context import TemporalContext
 from dagster._time import get_current_datetime
 
 from assets.events import asset_key

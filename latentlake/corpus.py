@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def list_shards(corpus: Corpus, home: Path, facts: FileFacts) -> list[Shard]:
     shards: list[Shard] = []
     for name, source in corpus.sources.items():
         for path in _paths(name, source, home):
-            known = facts.get(path, f"documents:{source.text}:{source.id}", lambda p, s=source: _survey(p, s))
+            known = facts.get(path, f"documents:{source.text}:{source.id}", partial(_survey, source))
             shards += _cut(name, source, path, known, corpus.documents_per_shard)
     _require_unique(shards)
     return shards
@@ -73,7 +74,7 @@ def _paths(name: str, source: Source, home: Path) -> list[Path]:
     return paths
 
 
-def _survey(path: Path, source: Source) -> dict[str, Any]:
+def _survey(source: Source, path: Path) -> dict[str, Any]:
     count = sum(1 for _ in _documents(path, source))
     if not count:
         raise InputError(f"{path} holds no documents; remove it from the corpus or fill it")

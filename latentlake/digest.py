@@ -57,7 +57,7 @@ def _feed(hasher: Any, values: pa.Array) -> None:
 def seed_of(*parts: str | int) -> np.uint64:
     """A 64-bit seed out of names and numbers."""
     text = "\x1f".join(str(part) for part in parts)
-    return np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], dtype="<u8")[0]
+    return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
 def mix(values: np.ndarray, seed: np.uint64) -> np.ndarray:

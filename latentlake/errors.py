@@ -4,7 +4,7 @@
     ├── StudyError        the study file says something that cannot be
     ├── InputError        a corpus file, a checkpoint or a model is not what it should be
     ├── LakeError         the lake cannot be read or written
-    └── StudyChanged      the study was edited after this process had read it
+    └── StudyChangedError      the study was edited after this process had read it
 
 Each message says what is wrong, where, and what to do. The command line prints it as one line.
 """
@@ -29,7 +29,7 @@ class LakeError(LatentlakeError):
     """The lake cannot be read or written."""
 
 
-class StudyChanged(LatentlakeError):
+class StudyChangedError(LatentlakeError):
     """The study was edited after this process had read it."""
 
 

@@ -106,7 +106,8 @@ class FakeEmbedder:
         for vector, text in zip(vectors, texts, strict=True):
             for one, other in zip(text, text[1:] + " ", strict=True):
                 vector[(ord(one) * 31 + ord(other)) % 64] += 1
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        return vectors
 
 
 class FakeHandles:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import polars as pl
 import pyarrow as pa
@@ -66,17 +67,24 @@ class Lake:
         return self._write(table, rows, {}, mode="append", predicate=None)
 
     @_retry_conflicts
-    def _write(self, name: str, rows: pa.Table, facts: Mapping[str, str], mode: str, predicate: str | None) -> int:
+    def _write(
+        self,
+        name: str,
+        rows: pa.Table,
+        facts: Mapping[str, str],
+        mode: Literal["append", "overwrite"],
+        predicate: str | None,
+    ) -> int:
         table = TABLES[name]
         delta = self._open(name) or self._create(table)
-        write_deltalake(
-            delta,
-            rows,
-            mode=mode,  # type: ignore[arg-type]
-            predicate=predicate,
-            writer_properties=_writer_properties(table.layout),
-            commit_properties=CommitProperties(custom_metadata=dict(facts), max_commit_retries=100),
-        )
+        properties = _writer_properties(table.layout)
+        commit = CommitProperties(custom_metadata=dict(facts), max_commit_retries=100)
+        if mode == "append":
+            write_deltalake(delta, rows, mode=mode, writer_properties=properties, commit_properties=commit)
+        else:
+            write_deltalake(
+                delta, rows, mode=mode, predicate=predicate, writer_properties=properties, commit_properties=commit
+            )
         return delta.version()
 
     def _create(self, table: Table) -> DeltaTable:

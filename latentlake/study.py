@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from latentlake.choices import Choices, Name
 from latentlake.digest import digest
-from latentlake.errors import StudyChanged, StudyError, nearest
+from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import CODERS, EXPLAINERS, SCORERS
 
@@ -123,8 +123,12 @@ def _one_of(classes: Mapping[str, type[BaseModel]]) -> Any:
     return Annotated[union, Field(discriminator="method")] if len(classes) > 1 else union
 
 
-ExplainerChoice = _one_of(EXPLAINERS.classes())
-ScorerChoice = _one_of(SCORERS.classes())
+if TYPE_CHECKING:
+    from latentlake.explainers import Explainer as ExplainerChoice
+    from latentlake.scorers import Scorer as ScorerChoice
+else:
+    ExplainerChoice = _one_of(EXPLAINERS.classes())
+    ScorerChoice = _one_of(SCORERS.classes())
 
 
 class Study(Choices):
@@ -205,7 +209,7 @@ def load_study(path: str | Path) -> Study:
         tree, values = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise StudyError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
+    if tree is None or not isinstance(values, dict):
         raise StudyError(f"{path} holds no study: it must be a mapping with the keys name, corpus, subject, …")
     try:
         study = Study.model_validate(values)
@@ -219,7 +223,9 @@ def load_study(path: str | Path) -> Study:
 def require_unchanged(study: Study, path: str | Path) -> None:
     """Refuse to go on where the file now says something else than the study that was read from it."""
     if load_study(path).digest != study.digest:
-        raise StudyChanged(f"{path} was edited after it was read; reload the code location and start the run again")
+        raise StudyChangedError(
+            f"{path} was edited after it was read; reload the code location and start the run again"
+        )
 
 
 def _read_prompts(path: Path, study: Study) -> None:

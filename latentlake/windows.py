@@ -43,17 +43,20 @@ class Windows:
     @property
     def start(self) -> np.ndarray:
         """Position of each window's first token, int64 [windows]."""
-        return self.context_start[self.context] + self.start_in_context
+        start: np.ndarray = self.context_start[self.context] + self.start_in_context
+        return start
 
     @property
     def start_in_context(self) -> np.ndarray:
         """Position of each window's first token in its context, int64 [windows]."""
-        return (np.arange(len(self.context)) - self.first[self.context]) * self.length
+        start: np.ndarray = (np.arange(len(self.context)) - self.first[self.context]) * self.length
+        return start
 
     @property
     def split(self) -> np.ndarray:
         """Split of each window, int8 [windows], index into `SPLITS`."""
-        return self.context_split[self.context]
+        split: np.ndarray = self.context_split[self.context]
+        return split
 
     def contexts_of(self, positions: np.ndarray) -> np.ndarray:
         """Context of each position, int64."""
@@ -62,7 +65,8 @@ class Windows:
     def of(self, positions: np.ndarray) -> np.ndarray:
         """Window of each position, int64."""
         context = self.contexts_of(positions)
-        return self.first[context] + (positions - self.context_start[context]) // self.length
+        window: np.ndarray = self.first[context] + (positions - self.context_start[context]) // self.length
+        return window
 
 
 def find_windows(contexts: pl.LazyFrame, shards: Sequence[str], length: int) -> Windows:

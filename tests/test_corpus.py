@@ -106,7 +106,9 @@ def test_blank_lines_are_no_documents(tmp_path: Path) -> None:
 
 def test_the_text_field_is_the_one_that_the_source_names(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", records(0, 1))
-    shard = list_shards(corpus(1, docs={"path": "a.jsonl", "text": "title"}), tmp_path, FileFacts(tmp_path / "cache"))[0]
+    shard = list_shards(corpus(1, docs={"path": "a.jsonl", "text": "title"}), tmp_path, FileFacts(tmp_path / "cache"))[
+        0
+    ]
     assert [document.text for document in read_documents(shard)] == ["title 0"]
 
 

@@ -44,7 +44,10 @@ DOMAINS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.string(), [None, "", "a", "ab"]),
     (pa.list_(pa.int32()), [None, [], [1], [None], [1, 1]]),
     (pa.list_(pa.list_(pa.int32())), [None, [], [[]], [[1], [1]], [[1, 1], []]]),
-    (pa.struct({"a": pa.int32(), "b": pa.string()}), [None, {"a": 1, "b": None}, {"a": None, "b": "x"}, {"a": 1, "b": "x"}]),
+    (
+        pa.struct({"a": pa.int32(), "b": pa.string()}),
+        [None, {"a": 1, "b": None}, {"a": None, "b": "x"}, {"a": 1, "b": "x"}],
+    ),
 ]
 
 
@@ -77,7 +80,25 @@ def test_digest_does_not_depend_on_key_order() -> None:
 
 
 def test_digest_tells_values_apart() -> None:
-    values = [None, False, 0, 0.5, "", "0", "None", [], {}, [[]], ["a", "b"], ["ab"], ["a,b"], {"a": "b"}, [0], [None], ["é"]]
+    values = [
+        None,
+        False,
+        0,
+        0.5,
+        "",
+        "0",
+        "None",
+        [],
+        {},
+        [[]],
+        ["a", "b"],
+        ["ab"],
+        ["a,b"],
+        {"a": "b"},
+        [0],
+        [None],
+        ["é"],
+    ]
     assert len({digest(value) for value in values}) == len(values)
 
 
@@ -95,7 +116,9 @@ def test_row_order_does_not_matter(rows: list[dict[str, Any]], chance: Any) -> N
 
 @settings(deadline=None, max_examples=60)
 @given(ROWS, ROWS, st.integers(0, 8))
-def test_chunks_slices_and_offsets_do_not_matter(rows: list[dict[str, Any]], others: list[dict[str, Any]], cut: int) -> None:
+def test_chunks_slices_and_offsets_do_not_matter(
+    rows: list[dict[str, Any]], others: list[dict[str, Any]], cut: int
+) -> None:
     whole = rows_of(rows)
     padded = rows_of([*others, *rows, *others]).slice(len(others), len(rows))
     chunked = pa.concat_tables([padded.slice(0, cut), padded.slice(cut), padded.slice(0, 0)])
@@ -104,7 +127,9 @@ def test_chunks_slices_and_offsets_do_not_matter(rows: list[dict[str, Any]], oth
 
 @settings(deadline=None, max_examples=60)
 @given(ROWS, ROW, st.sampled_from(SCHEMA.names), st.data())
-def test_every_value_of_a_column_matters(rows: list[dict[str, Any]], other: dict[str, Any], name: str, data: Any) -> None:
+def test_every_value_of_a_column_matters(
+    rows: list[dict[str, Any]], other: dict[str, Any], name: str, data: Any
+) -> None:
     place = data.draw(st.integers(0, len(rows) - 1))
     changed = [{**row, name: other[name]} if index == place else row for index, row in enumerate(rows)]
     is_same = sorted(changed, key=lambda row: row["id"]) == sorted(rows, key=lambda row: row["id"])
@@ -115,7 +140,11 @@ def test_every_value_of_a_column_matters(rows: list[dict[str, Any]], other: dict
 def test_different_columns_have_different_digests(kind: pa.DataType, domain: list[Any]) -> None:
     columns = [values for n in range(5) for values in product(domain, repeat=n)]
     seen: dict[str, Any] = {}
-    same = [(seen[key], values) for values in columns if seen.setdefault(key := column_digest(values, kind), values) != values]
+    same = [
+        (seen[key], values)
+        for values in columns
+        if seen.setdefault(key := column_digest(values, kind), values) != values
+    ]
     assert same == []
 
 

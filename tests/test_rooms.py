@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "latentlake/choices": [],
     "latentlake/prompts": ["latentlake.digest"],
     "latentlake/tables": ["latentlake.errors"],
-    "latentlake/study": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "prompts", "registry")],
+    "latentlake/study": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "explainers", "prompts", "registry", "scorers")],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
     "latentlake/lake": ["latentlake.errors", "latentlake.tables"],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],

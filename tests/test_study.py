@@ -210,7 +210,9 @@ def test_all_errors_are_told_at_once(file: Path) -> None:
         ("    sample: test\n    windows: 4", "    sample: tset\n    windows: 4", "scorers.bits", "test"),
     ],
 )
-def test_an_unknown_reference_is_named_with_the_nearest(file: Path, old: str, new: str, place: str, nearest: str) -> None:
+def test_an_unknown_reference_is_named_with_the_nearest(
+    file: Path, old: str, new: str, place: str, nearest: str
+) -> None:
     edit(file, old, new)
     message = refusal(file)
     assert message.startswith(f"{file}, line ")
@@ -300,7 +302,11 @@ def test_a_prompt_that_is_missing_or_undivided_is_refused(file: Path) -> None:
 def test_comments_layout_and_key_order_do_not_change_the_digest(file: Path) -> None:
     before = load_study(file).digest
     values = yaml.safe_load(TEXT)
-    for text in (f"# a comment\n\n{TEXT}", yaml.safe_dump(values, sort_keys=True), yaml.safe_dump(values, default_flow_style=True)):
+    for text in (
+        f"# a comment\n\n{TEXT}",
+        yaml.safe_dump(values, sort_keys=True),
+        yaml.safe_dump(values, default_flow_style=True),
+    ):
         assert text != TEXT
         file.write_text(text)
         assert load_study(file).digest == before
@@ -346,7 +352,10 @@ def test_every_choice_changes_the_digest(place: str) -> None:
     [
         ("dictionaries", {"hookpoint": "layers.1", "coder": "coders/one"}),
         ("samples", {"split": "score", "windows": 1}),
-        ("scorers", {"method": "embedding", "explainers": ["words"], "sample": "test", "windows": 1, "embedder": "judge"}),
+        (
+            "scorers",
+            {"method": "embedding", "explainers": ["words"], "sample": "test", "windows": 1, "embedder": "judge"},
+        ),
         ("explainers", {"method": "tokens"}),
     ],
 )

@@ -43,7 +43,11 @@ def rows_of(table: Table, *rows: dict[str, Any]) -> pa.Table:
 SMALL = Table(
     "small",
     "for tests",
-    (Column("key", pa.string(), "k"), Column("n", pa.int32(), "n"), Column("note", pa.string(), "may be null", nullable=True)),
+    (
+        Column("key", pa.string(), "k"),
+        Column("n", pa.int32(), "n"),
+        Column("note", pa.string(), "may be null", nullable=True),
+    ),
     keys=("key",),
 )
 GOOD = {"key": ["a", "b"], "n": [1, 2], "note": ["x", None]}
@@ -120,7 +124,9 @@ def test_a_repeated_key_is_refused_and_another_is_not(table: Table) -> None:
 
 
 def test_keys_that_hold_nulls_are_compared_too() -> None:
-    table = Table("small", "", (Column("a", pa.int32(), ""), Column("b", pa.string(), "", nullable=True)), keys=("a", "b"))
+    table = Table(
+        "small", "", (Column("a", pa.int32(), ""), Column("b", pa.string(), "", nullable=True)), keys=("a", "b")
+    )
     assert table.conform(pa.table({"a": [1, 1], "b": [None, "x"]})).num_rows == 2
     with pytest.raises(LakeError, match="1 row"):
         table.conform(pa.table({"a": [1, 1], "b": pa.array([None, None], pa.string())}))

@@ -34,6 +34,7 @@ class Explainer(Choices):
     """
 
     version: ClassVar[str]
+    method: str
 
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """Hypotheses for each latent.

@@ -52,6 +52,7 @@ class Scorer(Choices):
     """
 
     version: ClassVar[str]
+    method: str
     explainers: ExplainerNames
     sample: SampleName
     windows: Annotated[int, Field(ge=1)]

@@ -1,6 +1,6 @@
 """Activations of sparse coders: one forward pass of the subject over a shard serves every dictionary that needs it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
                 f"no latent of dictionary {work.dictionary} fires on any token of shard {work.values['shard']}; check that "
                 "the coder was trained on this hookpoint of this model"
             )
-        yield {"activations": _table(keys, work)}
+        yield {"activations": rows_of(keys, work.stage.columns(work.values))}
 
 
 def encode(
@@ -56,8 +56,8 @@ def encode(
     starts = np.concatenate([[0], np.cumsum(lengths)])
     _require_fit(int(starts[-1]), coders)
     is_kept = np.ones(starts[-1], dtype=bool)
-    for start, positions in zip(starts, excluded, strict=False):
-        is_kept[start + np.asarray(positions, dtype=np.int64)] = False
+    for start, places in zip(starts, excluded, strict=False):
+        is_kept[start + np.asarray(places, dtype=np.int64)] = False
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
     done = 0
     for batch, states in subject.activations(contexts, sorted(set(hookpoints.values()))):
@@ -69,6 +69,20 @@ def encode(
         done += len(positions)
         report(done / starts[-1])
     return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
+
+
+def rows_of(keys: np.ndarray, where: Mapping[str, str | int]) -> pa.Table:
+    """Packed firings as rows of the table ``activations``. ``where``: values of its partition columns."""
+    latent = (keys >> np.uint64(64 - _LATENT_BITS)).astype(np.int32)
+    position = ((keys >> np.uint64(_VALUE_BITS)) & np.uint64((1 << _POSITION_BITS) - 1)).astype(np.int32)
+    bits = (keys & np.uint64((1 << _VALUE_BITS) - 1)).astype(np.uint32) << np.uint32(32 - _VALUE_BITS)
+    columns = {
+        **{name: pa.repeat(pa.scalar(value), len(keys)) for name, value in where.items()},
+        "latent": latent,
+        "position": position,
+        "activation": bits.view(np.float32),
+    }
+    return pa.table(columns).select(TABLES["activations"].schema.names)
 
 
 def round_mantissa(values: np.ndarray) -> np.ndarray:
@@ -98,16 +112,3 @@ def _pack(latents: np.ndarray, positions: np.ndarray, values: np.ndarray) -> np.
     middle = positions[row].astype(np.uint64) << np.uint64(_VALUE_BITS)
     low = values[row, column].view(np.uint32) >> np.uint32(32 - _VALUE_BITS)
     return top | middle | low.astype(np.uint64)
-
-
-def _table(keys: np.ndarray, work: Work) -> pa.Table:
-    latent = (keys >> np.uint64(64 - _LATENT_BITS)).astype(np.int32)
-    position = ((keys >> np.uint64(_VALUE_BITS)) & np.uint64((1 << _POSITION_BITS) - 1)).astype(np.int32)
-    bits = (keys & np.uint64((1 << _VALUE_BITS) - 1)).astype(np.uint32) << np.uint32(32 - _VALUE_BITS)
-    columns = {
-        **{name: pa.repeat(pa.scalar(value), len(keys)) for name, value in work.stage.columns(work.values).items()},
-        "latent": latent,
-        "position": position,
-        "activation": bits.view(np.float32),
-    }
-    return pa.table(columns).select(TABLES["activations"].schema.names)

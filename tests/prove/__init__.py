@@ -1,0 +1,1 @@
+"""Slow proofs on the real quickstart, with its real models: ``make prove``."""
