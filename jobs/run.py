@@ -122,12 +122,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="only show what would be computed, and why")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    os.environ.setdefault("DAGSTER_HOME", str(_dagster_home(Path.cwd())))
     try:
         return _run(options.plan)
     except LatentlakeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _dagster_home(checkout: Path) -> Path:
+    """The instance's folder in a checkout, with its configuration linked in as ``make`` does."""
+    home = checkout / ".dagster"
+    home.mkdir(exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").symlink_to("../dagster.yaml")
+    return home
 
 
 def _run(is_plan: bool) -> int:

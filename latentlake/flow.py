@@ -187,7 +187,7 @@ class Flow:
             "scores",
             ("dictionary", "block"),
             (Input(f"explanations/{explainer}"), *self._inputs(choice)),
-            ("judgements", "scores"),
+            ("scores", "judgements"),
             self._method_version("1", choice),
             {"explainer": explainer, "scorer": name},
         )

@@ -1,5 +1,7 @@
 """What came out of a study, as text: latents, their explanations and scores beside the controls, and the means."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -8,45 +10,54 @@ from latentlake.view import View
 
 
 def summarize(view: View) -> str:
-    """Two tables: AUROC of each latent and explanation, and the means with 95 % intervals over latents.
-
-    A latent without an explanation is in the first table too; in the second, ``latents`` counts those with a score.
-    """
+    """Two tables: AUROC of each latent and explanation, and the means with 95 % intervals over latents."""
     scores = view.scores.filter(pl.col("metric") == "auroc").collect()
     explanations = view.explanations.select("explainer", "dictionary", "latent", "explanation", "error").collect()
     if explanations.is_empty():
         return "No latent has enough windows to be explained; see the columns triage and reason of the table latents."
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        fmt_str_lengths=44,
-        tbl_width_chars=200,
-        float_precision=2,
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-        tbl_formatting="UTF8_BORDERS_ONLY",
-    ):
-        return (
-            f"AUROC of each latent (and with another latent's explanation, +shuffled)\n{by_latent(scores, explanations)}\n\n"
-            f"mean AUROC over latents, with 95 % intervals\n{means(scores)}"
+    with pl.Config(**_PLAIN):
+        return "\n".join(
+            [
+                "AUROC of each latent's explanation; in brackets with another latent's explanation, the control",
+                str(by_latent(scores, explanations)),
+                "",
+                "mean AUROC over latents, with 95 % intervals",
+                str(means(scores)),
+            ]
         )
 
 
+_PLAIN: dict[str, Any] = {
+    "tbl_rows": -1,
+    "tbl_cols": -1,
+    "tbl_width_chars": 160,
+    "fmt_str_lengths": 50,
+    "float_precision": 2,
+    "tbl_hide_dataframe_shape": True,
+    "tbl_hide_column_data_types": True,
+    "tbl_formatting": "UTF8_BORDERS_ONLY",
+}
+
+
 def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
-    """A row a latent and explainer; a column a scorer and control."""
+    """A row a latent and explainer, a column a scorer: the score, and in brackets the control's."""
     keys = ["dictionary", "latent", "explainer"]
-    named = scores.with_columns(
-        column=pl.concat_str("scorer", pl.lit("+") + pl.col("control"), separator=" ", ignore_nulls=True)
+    own, control = (scores.filter(is_own) for is_own in (pl.col("control").is_null(), pl.col("control").is_not_null()))
+    both = own.join(control, on=[*keys, "scorer"], how="left", suffix="_control").with_columns(
+        shown=pl.format("{} ({})", _two_digits("value"), _two_digits("value_control"))
     )
-    wide = named.sort("column").pivot("column", index=keys, values="value")
+    wide = both.sort("scorer").pivot("scorer", index=keys, values="shown")
     said = explanations.with_columns(explanation=pl.coalesce("explanation", pl.format("none: {}", "error"))).drop(
         "error"
     )
-    return (
-        said.join(wide, on=keys, how="left")
-        .sort(keys)
-        .select(*keys, "explanation", *sorted(set(wide.columns) - set(keys)))
+    table = (
+        said.join(wide, on=keys, how="left").sort(keys).select(*keys, "explanation", pl.exclude(*keys, "explanation"))
     )
+    return table.with_columns(pl.exclude(*keys).fill_null(""))
+
+
+def _two_digits(column: str) -> pl.Expr:
+    return pl.col(column).cast(pl.Decimal(10, 2)).cast(pl.String).fill_null("–")
 
 
 def means(scores: pl.DataFrame) -> pl.DataFrame:

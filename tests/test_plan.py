@@ -30,7 +30,11 @@ def study(**changes: Any) -> Study:
     one = STUDY["dictionaries"]["one"]
     corpus = {**STUDY["corpus"], "refresh": changes.pop("refresh", "all")}
     wide = {"dictionaries": dict.fromkeys(AXES["dictionary"], one), "blocks": 12, "corpus": corpus}
-    return Study.model_validate({**STUDY, **wide, **changes})
+    packaged = {
+        section: {name: {k: v for k, v in entry.items() if k != "prompt"} for name, entry in STUDY[section].items()}
+        for section in ("explainers", "scorers")
+    }
+    return Study.model_validate({**STUDY, **wide, **packaged, **changes})
 
 
 def stage(*dimensions: str) -> Stage:
@@ -97,11 +101,10 @@ def test_keys_and_values_are_inverse(dictionaries: list[str], shards: list[str])
     assert stage("shard", "dictionary").key(values) == of.key(values)
 
 
-@pytest.mark.parametrize(("of", "key"), [(stage("shard"), "a|b"), (stage("dictionary", "shard"), "a"), (stage(), "a"), (stage("shard"), "")])
+@pytest.mark.parametrize(("of", "key"), [(stage("shard"), "a|b"), (stage("dictionary", "shard"), "a")])
 def test_a_key_of_another_shape_is_refused(of: Stage, key: str) -> None:
-    if key or of.dimensions:
-        with pytest.raises(LakeError):
-            of.values(key)
+    with pytest.raises(LakeError):
+        of.values(key)
 
 
 @pytest.mark.parametrize(("shards", "used"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (1000, 512)])
@@ -132,7 +135,8 @@ def dagster_graph() -> Iterator[tuple[Flow, Any]]:
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(shards_name(flow), SHARDS)
         with partition_loading_context(dynamic_partitions_store=instance):
-            yield flow, dg.Definitions(assets=build_assets(flow)).resolve_asset_graph()
+            resources = dict.fromkeys(("lake", "models", "progress"), "not needed")
+            yield flow, dg.Definitions(assets=build_assets(flow), resources=resources).resolve_asset_graph()
 
 
 def test_dagster_has_the_partitions_of_the_flow(dagster_graph: tuple[Flow, Any]) -> None:
@@ -145,19 +149,16 @@ def test_dagster_has_the_partitions_of_the_flow(dagster_graph: tuple[Flow, Any])
 
 def test_dagster_maps_partitions_as_the_flow_does(dagster_graph: tuple[Flow, Any]) -> None:
     flow, graph = dagster_graph
-    pairs = 0
     for each in flow.stages.values():
-        assert {source.stage for source in each.inputs} == {
-            parent.to_user_string() for parent in graph.get(asset_key(each.name)).parent_keys
-        }
-        for source in each.inputs:
-            for key in flow.partitions(each, SHARDS):
-                found = graph.get_parent_partition_keys_for_child(key or None, asset_key(source.stage), asset_key(each.name))
-                wanted = flow.upstream(each, key, source, SHARDS)
-                # An asset without partitions has no keys in Dagster, and the key "" in the flow.
-                assert sorted(map(str, found.partitions_subset.get_partition_keys())) == sorted(filter(None, wanted))
-                pairs += 1
-    assert pairs > 500
+        for key in flow.partitions(each, SHARDS):
+            found = graph.get_parents_partitions(asset_key(each.name), key or None).parent_partitions
+            wanted = [
+                (asset_key(source.stage), above or None)
+                for source in each.inputs
+                for above in flow.upstream(each, key, source, SHARDS)
+            ]
+            assert Counter((parent.asset_key, parent.partition_key) for parent in found) == Counter(wanted)
+            assert bool(wanted) == bool(each.inputs)
 
 
 def test_dagster_takes_a_range_as_the_same_product(dagster_graph: tuple[Flow, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from latentlake.errors import StudyChanged, StudyError
+from latentlake.errors import StudyChangedError, StudyError
 from latentlake.study import Study, load_study, require_unchanged
 
 TEXT = """\
@@ -375,7 +375,7 @@ def test_an_edited_study_is_refused(file: Path) -> None:
     study = load_study(file)
     require_unchanged(study, file)
     edit(file, "seed: 7", "seed: 8")
-    with pytest.raises(StudyChanged, match="was edited"):
+    with pytest.raises(StudyChangedError, match="was edited"):
         require_unchanged(study, file)
 
 

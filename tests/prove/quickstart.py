@@ -56,12 +56,10 @@ class Quickstart:
             "LATENTLAKE_LAKE": str(self.folder / "lake"),
             "LATENTLAKE_CACHE": str(ROOT / ".cache"),
             "ENGINE_LOG": str(self.folder / "engine.log"),
-            "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, "-m", "tests.prove.logged_run"]
-        # In the folder: dagster.yaml keeps its state below the folder in which Dagster is started.
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def run(self) -> tuple[dict[str, int], int, float]:
@@ -88,13 +86,8 @@ class Quickstart:
             for each in plan.all()
             if each.state is State.STALE or (each.state is State.WAITING and not plan.is_known(each))
         )
-        here = Path.cwd()
-        os.chdir(self.folder)
-        try:
-            with dg.DagsterInstance.from_config(str(self.folder)) as instance:
-                seen = dagster_stale(instance, build_definitions(study), flow, plan.shards)
-        finally:
-            os.chdir(here)
+        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
+            seen = dagster_stale(instance, build_definitions(study), flow, plan.shards)
         return own, Counter(asset for asset, _ in seen)
 
     def engine_calls(self) -> int:

@@ -1,0 +1,73 @@
+"""What Dagster is told: one event a partition, with its own versions, in the order of the flow."""
+
+from collections import Counter
+
+import dagster as dg
+import pytest
+
+from assets.events import asset_key
+from definitions import build_definitions
+from jobs.run import Run
+from latentlake.catalog import Catalog
+from tests.workbench import FakeModels, Workbench
+
+MATERIALIZED = dg.DagsterEventType.ASSET_MATERIALIZATION
+
+
+def events(bench: Workbench, stage: str) -> list[dg.AssetMaterialization]:
+    records = bench.instance.fetch_materializations(asset_key(stage), limit=100).records
+    return [record.asset_materialization for record in records if record.asset_materialization]
+
+
+def test_a_partition_gets_one_event_with_its_own_data_version(materialized: Workbench) -> None:
+    publications = Catalog(materialized.lake.open("tiny")).publications()
+    counted = Counter(
+        (stage, event.partition or "")
+        for stage in {key[0] for key in publications}
+        for event in events(materialized, stage)
+    )
+    assert counted == Counter(publications.keys())
+    for (stage, key), publication in publications.items():
+        event = next(each for each in events(materialized, stage) if (each.partition or "") == key)
+        assert event.tags is not None
+        assert event.tags["dagster/data_version"] == publication.data_version
+        assert event.tags["dagster/code_version"] == publication.code_version
+
+
+def test_what_is_launched_by_hand_and_up_to_date_is_told_again_and_not_computed(materialized: Workbench) -> None:
+    run = materialized.prepare()
+    before = materialized.data_versions()
+    result = launch(materialized, run, ["explanations/default", "scores/default/embedding"], "0|one", "1|one")
+    assert result.success
+    assert len(result.get_asset_materialization_events()) == 4
+    assert materialized.data_versions() == before
+    assert materialized.llm.made == []
+    assert materialized.dagster_stale() == {}
+
+
+def test_steps_after_another_in_one_run_are_not_skipped(materialized: Workbench) -> None:
+    prompt = materialized.folder / "pattern.txt"
+    prompt.write_text(prompt.read_text().replace("spices", "seasonings"))
+    run = materialized.prepare()
+    assert launch(materialized, run, ["explanations/default", "scores/default/embedding"], "0|one", "1|one").success
+    assert materialized.stale() == {"scores/default/surprisal": 2, "scores/default/detection": 2}
+
+
+def test_a_partition_whose_input_is_missing_says_what_to_do(workbench: Workbench) -> None:
+    run = workbench.prepare()
+    with pytest.raises(
+        Exception, match=r"contexts\[docs-a-0000\] needs subject, which is not in the lake; materialize"
+    ):
+        workbench.instance.add_dynamic_partitions("tiny_shards", ["docs-a-0000"])
+        launch(workbench, run, ["contexts"], "docs-a-0000", "docs-a-0000")
+
+
+def launch(bench: Workbench, run: Run, stages: list[str], first: str, last: str) -> dg.ExecuteInProcessResult:
+    """As the UI launches a range of partitions of some assets."""
+    models = FakeModels(bench.folder / "cache", bench.subject, bench.llm)
+    definitions = build_definitions(run.study, lake=bench.lake, models=models, progress=run.progress)
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={asset_key(each) for each in stages}
+    )
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    return job.execute_in_process(instance=bench.instance, tags=tags)
