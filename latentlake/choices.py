@@ -9,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 @dataclass(frozen=True)
 class Refers:
-    """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file)."""
+    """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file).
+
+    ``is_embedder``: of ``llms``, whether the entry must embed texts, or else complete them.
+    """
 
     section: str
+    is_embedder: bool = False
 
 
 class Choices(BaseModel):
@@ -19,12 +23,12 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def references(self) -> Iterator[tuple[str, str]]:
-        """(section, name) of each entry that this one refers to, in the order of the fields."""
+    def references(self) -> Iterator[tuple[Refers, str]]:
+        """Mark and name of each entry that this one refers to, in the order of the fields."""
         for field, info in type(self).model_fields.items():
             for mark in info.metadata:
                 if isinstance(mark, Refers):
-                    yield from ((mark.section, name) for name in _names(getattr(self, field)))
+                    yield from ((mark, name) for name in _names(getattr(self, field)))
 
 
 def _names(value: Any) -> list[str]:
@@ -37,5 +41,6 @@ def _names(value: Any) -> list[str]:
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 SampleName = Annotated[str, Refers("samples")]
 LLMName = Annotated[str, Refers("llms")]
+EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 PromptName = Annotated[str, Refers("prompts")]
 ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

@@ -195,8 +195,8 @@ class Flow:
     def _inputs(self, choice: Choices) -> tuple[Input, ...]:
         """The samples and models that an explainer or scorer refers to, each once."""
         references = list(dict.fromkeys(choice.references()))
-        samples = [Input(f"examples/{name}") for section, name in references if section == "samples"]
-        llms = tuple(name for section, name in references if section == "llms")
+        samples = [Input(f"examples/{name}") for mark, name in references if mark.section == "samples"]
+        llms = tuple(name for mark, name in references if mark.section == "llms")
         return (*samples, *([Input("llms", {"llm": llms})] if llms else []))
 
     def _method_version(self, stage: str, choice: Any) -> str:
@@ -205,10 +205,10 @@ class Flow:
         ``explainers`` says which explanations a scorer judges, not how, so it does not count.
         """
         inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"})}
-        for section, name in choice.references():
-            if section == "prompts":
+        for mark, name in choice.references():
+            if mark.section == "prompts":
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
-            elif section == "llms":
+            elif mark.section == "llms":
                 inlined[f"llm {name}"] = self.study.llms[name].model_dump(mode="json", exclude={"model"})
         return _version(f"{stage}.{choice.version}", inlined)
 

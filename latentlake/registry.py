@@ -1,6 +1,6 @@
 """Methods of one kind by name: one file each in one folder, found by importing the folder.
 
-A new explainer, scorer, checkpoint format or engine is one new file with one registered class; nothing else changes.
+A new explainer, scorer or checkpoint format is one new file with one registered class; nothing else changes.
 """
 
 import importlib
@@ -47,4 +47,3 @@ class Registry:
 EXPLAINERS = Registry("explainer", "latentlake.explainers")
 SCORERS = Registry("scorer", "latentlake.scorers")
 CODERS = Registry("coder format", "latentlake.coders")
-ENGINES = Registry("engine", "latentlake.engines")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -174,12 +174,15 @@ class Study(Choices):
         return self
 
     def _check(self, where: str, entry: Choices) -> None:
-        for section, name in entry.references():
-            if section != "prompts" and name not in getattr(self, section):
-                known = getattr(self, section)
-                raise ValueError(f"{where} refers to {section}.{name}, which is not there{nearest(name, known)}")
-            if section == "samples":
+        for mark, name in entry.references():
+            known = {} if mark.section == "prompts" else getattr(self, mark.section)
+            if mark.section != "prompts" and name not in known:
+                raise ValueError(f"{where} refers to {mark.section}.{name}, which is not there{nearest(name, known)}")
+            if mark.section == "samples":
                 self._check_sample(where, name, entry)
+            if mark.section == "llms" and (known[name].engine == "sentence_transformers") != mark.is_embedder:
+                wanted = "sentence_transformers, which embeds" if mark.is_embedder else "transformers, which completes"
+                raise ValueError(f"{where} needs a model with the engine {wanted} texts; llms.{name} is none")
 
     def _check_sample(self, where: str, name: str, entry: Choices) -> None:
         """What explains never judges: explainers see the splits explain and select, scorers the split score."""
@@ -232,8 +235,8 @@ def _read_prompts(path: Path, study: Study) -> None:
     """A prompt that is missing is bad input, found before any work."""
     for section in ("explainers", "scorers"):
         for name, entry in getattr(study, section).items():
-            for kind, prompt in entry.references():
-                if kind == "prompts":
+            for mark, prompt in entry.references():
+                if mark.section == "prompts":
                     try:
                         study.prompt(prompt)
                     except OSError as error:
@@ -276,15 +279,24 @@ def _find(node: yaml.Node, loc: tuple[Any, ...]) -> tuple[str, int]:
 
 def _valid_keys(loc: tuple[Any, ...]) -> list[str]:
     """The keys that may stand at a place of the study."""
-    here: Any = Study
-    for part in loc:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[part].annotation if part in here.model_fields else here
-        else:
-            choices = [each for each in _leaves(here) if isinstance(each, type) and issubclass(each, BaseModel)]
-            tagged = [each for each in choices if _tag(each) == part]
-            here = (tagged or choices or [here])[0] if len(choices) == 1 or tagged else here
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    models = _models(reduce(_inside, loc, Study))
+    return list(models[0].model_fields) if len(models) == 1 else []
+
+
+def _inside(annotation: Any, part: Any) -> Any:
+    """What a part of a place leads to: a field of a model, an entry of a mapping, or one method of several."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    models = _models(annotation)
+    tagged = [model for model in models if _tag(model) == part]
+    if tagged:
+        return tagged[0]
+    return models[0].model_fields[part].annotation if len(models) == 1 and part in models[0].model_fields else annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation allows."""
+    return [leaf for leaf in _leaves(annotation) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
 
 
 def _leaves(annotation: Any) -> list[Any]:

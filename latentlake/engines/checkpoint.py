@@ -5,7 +5,6 @@ Imports no model library: planning a run reads references and shapes from here w
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -15,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from latentlake.engines import gguf
 from latentlake.errors import InputError
 
 logger = logging.getLogger("latentlake.engines")
@@ -77,16 +75,6 @@ def _defines(inside: Path) -> bool:
     return not (is_hidden or is_prose)
 
 
-def digest(path: Path) -> str:
-    """Digest of a model's `files`, names and bytes, 32 hex digits; reads them all (.1 s for 100 MB)."""
-    hasher = hashlib.sha256()
-    for each in files(path):
-        with each.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        hasher.update(f"{each.relative_to(path.parent if path.is_file() else path)}:{content}\n".encode())
-    return hasher.hexdigest()[:32]
-
-
 def hookpoints(path: Path) -> dict[str, int]:
     """Names of a model's decoder blocks, ``layers.N``, with the width of what they put out; loads no weights.
 
@@ -98,13 +86,15 @@ def hookpoints(path: Path) -> dict[str, int]:
 
 
 def _shape_of_gguf(path: Path) -> tuple[int, int]:
-    known: dict[str, gguf.Value] = {}
-    for name, value in gguf.settings(path):
-        known[name.partition(".")[2]] = value
-        blocks, width = known.get("block_count"), known.get("embedding_length")
-        if isinstance(blocks, int) and isinstance(width, int):
-            return blocks, width
-    raise InputError(f"{path}: its header has no block_count or no embedding_length. Is it a language model?")
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+        architecture = fields["general.architecture"].contents()
+        blocks, width = (fields[f"{architecture}.{name}"].contents() for name in ("block_count", "embedding_length"))
+    except (ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path} is no GGUF file of a language model ({error!r}). Fetch it again.") from error
+    return int(blocks), int(width)
 
 
 def _shape_of_directory(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from latentlake.choices import LLMName, PromptName, SampleName
+from latentlake.choices import EmbedderName, LLMName, PromptName, SampleName
 from latentlake.explainers import Explainer, Hypothesis
 from latentlake.explainers.tokens import list_tokens, top_words
 from latentlake.marking import mark, marked_words
@@ -46,7 +46,7 @@ class Pattern(Explainer):
     marked_above: Annotated[float, Field(gt=0, le=1)] = 0.3
     tokens: Annotated[int, Field(ge=0)] = 5
     select_sample: SampleName
-    embedder: LLMName
+    embedder: EmbedderName
 
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """The draws and the token list of each latent, with their selection values."""

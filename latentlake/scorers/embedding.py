@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from latentlake.choices import LLMName
+from latentlake.choices import EmbedderName
 from latentlake.registry import SCORERS
 from latentlake.scorers import Case, Judgement, Scorer
 
@@ -17,7 +17,7 @@ class Embedding(Scorer):
 
     version: ClassVar[str] = "1"
     method: Literal["embedding"]
-    embedder: LLMName
+    embedder: EmbedderName
     query: str = ""
 
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
