@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 class Refers:
     """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file).
 
-    ``is_embedder``: of ``llms``, whether the entry must embed texts, or else complete them.
+    ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
+    entry must embed texts, or else complete them.
     """
 
     section: str
+    split: str | None = None
     is_embedder: bool = False
 
 
@@ -39,7 +41,10 @@ def _names(value: Any) -> list[str]:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-SampleName = Annotated[str, Refers("samples")]
+# What explains does not select, and what explains or selects does not judge.
+ExplainSample = Annotated[str, Refers("samples", split="explain")]
+SelectSample = Annotated[str, Refers("samples", split="select")]
+ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 PromptName = Annotated[str, Refers("prompts")]

@@ -4,12 +4,11 @@ What belongs here: choices, typed and validated. What does not: where and how th
 endpoints), which is configuration of resources and must not change results.
 """
 
-import re
 from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -19,6 +18,7 @@ from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import CODERS, EXPLAINERS, SCORERS
+from latentlake.study_errors import explain, repeated_key
 
 SPLITS = ("explain", "select", "score")
 Positive = Annotated[int, Field(ge=1)]
@@ -151,6 +151,7 @@ class Study(Choices):
     scorers: dict[Name, ScorerChoice] = {}
 
     _home: Path = PrivateAttr(default=Path())
+    _prompts: dict[str, Prompt] = PrivateAttr(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -159,12 +160,13 @@ class Study(Choices):
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all choices; comments and layout of the file do not count."""
-        return digest(self.model_dump(mode="json"))
+        """Digest of all choices, prompts in full; comments and layout of the file do not count."""
+        prompts = {name: prompt.digest for name, prompt in self._prompts.items()}
+        return digest([self.model_dump(mode="json"), prompts])
 
     def prompt(self, name: str) -> Prompt:
-        """A prompt by the name that an explainer or scorer gives it."""
-        return read_prompt(name, self._home)
+        """A prompt by the name that an explainer or scorer gives it, as it was when the study was read."""
+        return self._prompts[name]
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Study":
@@ -179,22 +181,17 @@ class Study(Choices):
             if mark.section != "prompts" and name not in known:
                 raise ValueError(f"{where} refers to {mark.section}.{name}, which is not there{nearest(name, known)}")
             if mark.section == "samples":
-                self._check_sample(where, name, entry)
+                self._check_sample(where, name, mark.split, entry)
             if mark.section == "llms" and (known[name].engine == "sentence_transformers") != mark.is_embedder:
                 wanted = "sentence_transformers, which embeds" if mark.is_embedder else "transformers, which completes"
                 raise ValueError(f"{where} needs a model with the engine {wanted} texts; llms.{name} is none")
 
-    def _check_sample(self, where: str, name: str, entry: Choices) -> None:
-        """What explains never judges: explainers see the splits explain and select, scorers the split score."""
-        sample = self.samples[name]
-        is_scorer = where.startswith("scorers")
-        if (sample.split == "score") != is_scorer:
-            wanted = "score" if is_scorer else "explain or select"
-            raise ValueError(
-                f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {wanted}"
-            )
-        windows = getattr(entry, "windows", 0) if is_scorer else 0
-        if windows > sample.windows:
+    def _check_sample(self, where: str, name: str, split: str | None, entry: Choices) -> None:
+        """What explains does not select or judge; and a sample has as many windows as are asked of it."""
+        sample, windows = self.samples[name], getattr(entry, "windows", 0)
+        if sample.split != split:
+            raise ValueError(f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}")
+        if split == "score" and windows > sample.windows:
             raise ValueError(f"{where} judges {windows} windows, but samples.{name} draws only {sample.windows}")
 
 
@@ -212,12 +209,15 @@ def load_study(path: str | Path) -> Study:
         tree, values = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise StudyError(f"{path} is not YAML: {error}") from error
+    repeated = repeated_key(tree) if tree else None
+    if repeated is not None:
+        raise StudyError(f"{path}, line {repeated.start_mark.line + 1}: the key {repeated.value!r} is given twice")
     if tree is None or not isinstance(values, dict):
         raise StudyError(f"{path} holds no study: it must be a mapping with the keys name, corpus, subject, …")
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
-        raise StudyError("\n".join(_explain(path, tree, each) for each in error.errors())) from error
+        raise StudyError("\n".join(explain(path, tree, each, Study) for each in error.errors())) from error
     study._home = path.resolve().parent
     _read_prompts(path, study)
     return study
@@ -232,80 +232,14 @@ def require_unchanged(study: Study, path: str | Path) -> None:
 
 
 def _read_prompts(path: Path, study: Study) -> None:
-    """A prompt that is missing is bad input, found before any work."""
+    """Read every prompt once: a missing one is found before any work, and an edit cannot slip into a run under way."""
     for section in ("explainers", "scorers"):
         for name, entry in getattr(study, section).items():
             for mark, prompt in entry.references():
                 if mark.section == "prompts":
                     try:
-                        study.prompt(prompt)
+                        study._prompts[prompt] = read_prompt(prompt, study.home)
                     except OSError as error:
                         raise StudyError(
                             f"{path}: {section}.{name} names a prompt that cannot be read: {error}"
                         ) from error
-
-
-def _explain(path: Path, tree: yaml.Node, error: Any) -> str:
-    """One validation error as one line: file, line, place, what is wrong, and the nearest valid key."""
-    place, line = _find(tree, error["loc"])
-    message = re.sub(r"^Value error, ", "", error["msg"])
-    if error["type"] == "extra_forbidden":
-        key = str(error["loc"][-1])
-        message = f"unknown key {key!r}{nearest(key, _valid_keys(error['loc'][:-1]))}"
-    elif error["type"] == "missing":
-        message = f"the key {error['loc'][-1]!r} is missing"
-    elif error["type"] in ("union_tag_invalid", "literal_error"):
-        found = str(error["ctx"].get("tag", error["input"]))
-        allowed = re.findall(r"'([^']+)'", error["ctx"].get("expected_tags") or error["ctx"]["expected"])
-        message = f"{found!r} is none of {', '.join(allowed)}{nearest(found, allowed)}"
-    return f"{path}, line {line}: {place or 'study'}: {message}"
-
-
-def _find(node: yaml.Node, loc: tuple[Any, ...]) -> tuple[str, int]:
-    """Dotted place and line (from 1) of an error, as deep as the file goes."""
-    place, line = [], node.start_mark.line + 1
-    for part in loc:
-        entry = None
-        if isinstance(node, yaml.MappingNode):
-            entry = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            entry = (node.value[part], node.value[part])
-        if entry is None:  # a tag of a union, or a key that is not there
-            continue
-        place.append(str(part))
-        line, node = entry[0].start_mark.line + 1, entry[1]
-    return ".".join(place), line
-
-
-def _valid_keys(loc: tuple[Any, ...]) -> list[str]:
-    """The keys that may stand at a place of the study."""
-    models = _models(reduce(_inside, loc, Study))
-    return list(models[0].model_fields) if len(models) == 1 else []
-
-
-def _inside(annotation: Any, part: Any) -> Any:
-    """What a part of a place leads to: a field of a model, an entry of a mapping, or one method of several."""
-    if get_origin(annotation) is dict:
-        return get_args(annotation)[1]
-    models = _models(annotation)
-    tagged = [model for model in models if _tag(model) == part]
-    if tagged:
-        return tagged[0]
-    return models[0].model_fields[part].annotation if len(models) == 1 and part in models[0].model_fields else annotation
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation allows."""
-    return [leaf for leaf in _leaves(annotation) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
-
-
-def _leaves(annotation: Any) -> list[Any]:
-    """The classes in an annotation, inside dicts, unions and Annotated."""
-    args = get_args(annotation)
-    return [leaf for each in args for leaf in _leaves(each)] if args else [annotation]
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    """The method that a class of explainers or scorers stands for."""
-    field = model.model_fields.get("method")
-    return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else None

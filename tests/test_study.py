@@ -55,6 +55,8 @@ llms:
   embedder:
     model: embedder
     engine: sentence_transformers
+  reader: {model: model, engine: transformers}
+  vectors: {model: embedder, engine: sentence_transformers}
 explainers:
   words:
     method: tokens
@@ -238,6 +240,20 @@ def test_what_is_shown_does_not_select(file: Path) -> None:
     assert "samples.strong" in refusal(file)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("    llm: judge\n    sample", "    llm: embedder\n    sample", "explainers.default"),
+        ("    embedder: embedder\n    draws", "    embedder: judge\n    draws", "explainers.default"),
+        ("    windows: 4\n    llm: judge", "    windows: 4\n    llm: embedder", "scorers.bits"),
+        ("    windows: 8\n    embedder: embedder", "    windows: 8\n    embedder: judge", "scorers.cosine"),
+    ],
+)
+def test_a_model_is_asked_only_for_what_its_engine_does(file: Path, old: str, new: str, place: str) -> None:
+    edit(file, old, new)
+    assert f"{place} needs a model with the engine" in refusal(file)
+
+
 def test_a_scorer_cannot_judge_more_windows_than_are_drawn(file: Path) -> None:
     edit(file, "    sample: test\n    windows: 8", "    sample: test\n    windows: 9")
     assert "scorers.cosine judges 9 windows, but samples.test draws only 8" in refusal(file)
@@ -322,15 +338,15 @@ def leaves(value: Any, place: str = "") -> dict[str, Any]:
 # Another valid value, where that is not the number plus one or the text plus a letter.
 OTHERWISE = {
     "corpus.refresh": "doubling", "dictionaries.one.latents": [3], "samples.strong.sampler": "random",
-    "llms.judge.engine": "sentence_transformers", "llms.embedder.engine": "transformers", "explainers.default.llm": "embedder",
-    "explainers.default.embedder": "judge", "scorers.cosine.explainers": ["words"], "scorers.cosine.windows": 7,
-    "scorers.cosine.embedder": "judge", "scorers.bits.explainers": ["words"], "scorers.bits.llm": "embedder",
+    "llms.reader.engine": "sentence_transformers", "llms.vectors.engine": "transformers", "explainers.default.llm": "reader",
+    "explainers.default.embedder": "vectors", "scorers.cosine.explainers": ["words"], "scorers.cosine.windows": 7,
+    "scorers.cosine.embedder": "vectors", "scorers.bits.explainers": ["words"], "scorers.bits.llm": "reader",
 }  # fmt: skip
 # Places where this study allows no other value.
 FIXED = {
     "samples.strong.split", "samples.select.split", "samples.test.split", "explainers.words.method", "explainers.default.method",
     "explainers.default.sample", "explainers.default.select_sample", "scorers.cosine.method", "scorers.cosine.sample",
-    "scorers.bits.method", "scorers.bits.sample",
+    "scorers.bits.method", "scorers.bits.sample", "llms.judge.engine", "llms.embedder.engine",
 }  # fmt: skip
 
 
@@ -354,7 +370,7 @@ def test_every_choice_changes_the_digest(place: str) -> None:
         ("samples", {"split": "score", "windows": 1}),
         (
             "scorers",
-            {"method": "embedding", "explainers": ["words"], "sample": "test", "windows": 1, "embedder": "judge"},
+            {"method": "embedding", "explainers": ["words"], "sample": "test", "windows": 1, "embedder": "vectors"},
         ),
         ("explainers", {"method": "tokens"}),
     ],

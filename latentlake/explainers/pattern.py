@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from latentlake.choices import EmbedderName, LLMName, PromptName, SampleName
+from latentlake.choices import EmbedderName, ExplainSample, LLMName, PromptName, SelectSample
 from latentlake.explainers import Explainer, Hypothesis
 from latentlake.explainers.tokens import list_tokens, top_words
 from latentlake.marking import mark, marked_words
@@ -37,7 +37,7 @@ class Pattern(Explainer):
     version: ClassVar[str] = "1"
     method: Literal["pattern"]
     llm: LLMName
-    sample: SampleName
+    sample: ExplainSample
     windows: Positive = 4
     prompt: PromptName = "pattern"
     draws: Positive = 3
@@ -45,7 +45,7 @@ class Pattern(Explainer):
     max_tokens: Positive = 16
     marked_above: Annotated[float, Field(gt=0, le=1)] = 0.3
     tokens: Annotated[int, Field(ge=0)] = 5
-    select_sample: SampleName
+    select_sample: SelectSample
     embedder: EmbedderName
 
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:

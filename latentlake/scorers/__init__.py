@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from latentlake.choices import Choices, ExplainerNames, SampleName
+from latentlake.choices import Choices, ExplainerNames, ScoreSample
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -54,7 +54,7 @@ class Scorer(Choices):
     version: ClassVar[str]
     method: str
     explainers: ExplainerNames
-    sample: SampleName
+    sample: ScoreSample
     windows: Annotated[int, Field(ge=1)]
 
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
