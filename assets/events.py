@@ -29,6 +29,11 @@ def latest_event(instance: dg.DagsterInstance, stage: str) -> int | None:
     return records[0].storage_id if records else None
 
 
+def pointer_tag(pointer: int | None) -> str:
+    """An event's id as Dagster's tags have it."""
+    return "NULL" if pointer is None else str(pointer)
+
+
 def input_pointers(instance: dg.DagsterInstance, stage: Stage) -> dict[str, int | None]:
     """For each input of a stage, its newest event. To be read before the inputs are."""
     return {source.stage: latest_event(instance, source.stage) for source in stage.inputs}
@@ -47,7 +52,7 @@ def materialization(
     for source in stage.inputs:
         name = asset_key(source.stage).to_user_string()
         tags[_INPUT_VERSION + name] = _version_of(publication, source.stage)
-        tags[POINTER + name] = str(pointers[source.stage])
+        tags[POINTER + name] = pointer_tag(pointers[source.stage])
     values = stage.values(publication.partition)
     if len(values) > 1:
         tags |= {f"dagster/partition/{dimension}": value for dimension, value in values.items()}

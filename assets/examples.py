@@ -20,7 +20,7 @@ def examples(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         group="examples",
         kinds={"polars"},
         description=f"The sample `{stage.constants['sample']}`: {sample.windows} activating windows ({sample.sampler}) and "
-        f"{sample.negatives} others of {sample.window} tokens, from the split `{sample.split}`.",
+        f"{sample.negatives} others of {flow.study.selection.window} tokens, from the split `{sample.split}`.",
         preview=_preview,
     )
 

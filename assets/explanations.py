@@ -17,7 +17,8 @@ _LATENTS, _WINDOWS = 6, 3
 def explanations(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
     """What one explainer says."""
     explainer = stage.constants["explainer"]
-    sample = getattr(flow.study.explainers[explainer], "sample", None)
+    shown = [name for mark, name in flow.study.explainers[explainer].references() if mark.split == "explain"]
+    sample = next(iter(shown), None)
     return stage_asset(
         flow,
         stage,

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets.events import asset_key, input_pointers, materialization
 from assets.partitions import mapping_of, partitions_of
-from latentlake.errors import StudyChangedError
+from latentlake.errors import LakeError, StudyChangedError
 from latentlake.execute import Executor, Outcome
 from latentlake.flow import Flow, Stage
 from latentlake.tables import TABLES
@@ -47,6 +47,10 @@ def stage_asset(
         _require_same_study(context, flow)
         pointers = input_pointers(context.instance, stage)
         keys = [str(key) for key in context.partition_keys] if stage.dimensions else [""]
+        if not keys:
+            raise LakeError(
+                f"the range asked for holds no partition of {stage.name}; run `make run`, which orders them"
+            )
         for outcome in _executor(context, flow).execute(stage.name, keys, compute):
             context.log_event(materialization(flow, outcome.publication, pointers, _metadata(outcome, preview)))
         yield dg.MaterializeResult(metadata=_SAYS_NOTHING)

@@ -28,8 +28,10 @@ def this_process() -> str:
 def register_shards(instance: dg.DagsterInstance, flow: Flow, shards: list[str]) -> None:
     """Make Dagster's dynamic partitions the shards that there are, in order of registration."""
     name = shards_name(flow)
-    for key in set(instance.get_dynamic_partitions(name)) - set(shards):
-        instance.delete_dynamic_partition(name, key)
+    known = list(instance.get_dynamic_partitions(name))
+    if known != shards[: len(known)]:  # Dagster can only append; ranges of partitions follow its order
+        for key in known:
+            instance.delete_dynamic_partition(name, key)
     instance.add_dynamic_partitions(name, shards)
 
 
@@ -86,4 +88,12 @@ def _agrees(tags: Mapping[str, str] | None, publication: Publication, pointers: 
 def _is_dead(process: str | None) -> bool:
     """Whether a process of this machine is gone; of other machines nothing is known."""
     host, _, pid = (process or "").rpartition(":")
-    return host == socket.gethostname() and not os.path.exists(f"/proc/{pid}")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)  # signal 0 asks whether there is such a process
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

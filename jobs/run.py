@@ -32,6 +32,7 @@ from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_VERIFIED = ("subject", "dictionaries", "selections")  # what `Origins.verify` holds against each other
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -76,7 +77,7 @@ class Run:
         Raises:
             LatentlakeError: bad input, or the study was edited meanwhile.
         """
-        if any(each.stage.kind == "dictionaries" and each.state is not State.FRESH for each in self.plan().all()):
+        if any(each.stage.kind in _VERIFIED and each.state is not State.FRESH for each in self.plan().all()):
             self.origins.verify()
         Catalog(self.lake).register(self.study, list(self.flow.stages), self.origins.shards)
         register_shards(self.instance, self.flow, self.plan().shards)

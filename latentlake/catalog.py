@@ -65,7 +65,7 @@ class Catalog:
         """The latest row of each partition, of one asset or of all, by (asset, partition)."""
         frame = self._lake.scan("partitions", {"asset": asset} if asset else None).collect()
         # "published" sorts after "building": of one attempt, publication is the later row.
-        latest = frame.sort("attempt", "state").unique(["asset", "partition"], keep="last", maintain_order=True)
+        latest = frame.sort("attempt", "at", "state").unique(["asset", "partition"], keep="last", maintain_order=True)
         return {(row["asset"], row["partition"]): _publication(row) for row in latest.iter_rows(named=True)}
 
     def begin(self, publication: Publication) -> None:
@@ -83,7 +83,7 @@ class Catalog:
     def order(self, listed: Sequence[str]) -> list[str]:
         """Shards that the corpus files make, in order of registration; the ones not yet registered come last."""
         place = {shard: ordinal for ordinal, shard in enumerate(self.shards())}
-        return sorted(listed, key=lambda shard: (place.get(shard, len(place)), listed.index(shard)))
+        return sorted(listed, key=lambda shard: place.get(shard, len(place)))
 
     def register(self, study: Study, assets: Sequence[str], shards: Mapping[str, Any]) -> None:
         """Remember new shards and a changed study with its assets, so that readers know what is present."""
@@ -95,10 +95,10 @@ class Catalog:
         ]
         self._extend("shards", rows)
         last = self.present_study()
-        if last is None or last["study"] != study.digest:
+        now = {"study": study.digest, "assets": list(assets), "shards": sorted(shards)}
+        if last is None or any(last[name] != value for name, value in now.items()):
             ordinal = 0 if last is None else last["ordinal"] + 1
-            row = {"study": study.digest, "choices": study.model_dump_json(), "assets": list(assets)}
-            self._extend("studies", [{"ordinal": ordinal, **row}])
+            self._extend("studies", [{"ordinal": ordinal, "choices": study.model_dump_json(), **now}])
 
     def present_study(self) -> dict[str, Any] | None:
         """The last row of ``studies``."""

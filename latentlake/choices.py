@@ -12,12 +12,13 @@ class Refers:
     """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file).
 
     ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
-    entry must embed texts, or else complete them.
+    entry must embed texts, or else complete them. ``places``: of ``prompts``, what prefix and suffix have filled in.
     """
 
     section: str
     split: str | None = None
     is_embedder: bool = False
+    places: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 class Choices(BaseModel):
@@ -47,5 +48,4 @@ SelectSample = Annotated[str, Refers("samples", split="select")]
 ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
-PromptName = Annotated[str, Refers("prompts")]
 ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def read_documents(shard: Shard) -> list[Document]:
 
 
 def _paths(name: str, source: Source, home: Path) -> list[Path]:
-    paths = sorted(path for path in home.glob(source.path) if path.is_file())
+    found = (home / path for path in glob(source.path, root_dir=home, recursive=True))
+    paths = sorted(path for path in found if path.is_file())
     if not paths:
         raise InputError(f"corpus.sources.{name}: no file matches {home / source.path}; correct `path` in the study")
     return paths
@@ -118,6 +120,12 @@ def _document(path: Path, number: int, record: Any, source: Source) -> Document:
     text = record.get(source.text) if isinstance(record, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{path}, line {number}: no text in the field {source.text!r}; remove the line or fill it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}, line {number}: half a character in the text ({error.reason}); mend the text"
+        ) from error
     return Document(str(record[source.id]) if source.id and source.id in record else f"{path.name}:{number}", text)
 
 

@@ -18,7 +18,10 @@ def digest(value: Any) -> str:
     Raises:
         TypeError: the value holds something without a canonical form (a set, an object, a NaN).
     """
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise TypeError(f"{value!r} has no digest: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()[:_HEX]
 
 
@@ -37,6 +40,7 @@ def _feed(hasher: Any, values: pa.Array) -> None:
     """Put the values of one column, nested ones included, into a hash, independent of Arrow's memory layout."""
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    hasher.update(f"{len(values)},{values.null_count};".encode())
     if values.null_count:
         hasher.update(pc.is_null(values).to_numpy(zero_copy_only=False).tobytes())
         values = values.drop_null()

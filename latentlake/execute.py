@@ -1,6 +1,5 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -48,10 +47,11 @@ class Executor:
         Models are loaded when first needed and let go of at the end.
 
         Raises:
-            LakeError: a partition that is read is not published. Whatever was published before stays so.
+            LakeError: a partition that is read is not published.
         """
         stage = self.flow[name]
         plan = Plan(self.flow, self.origins, Catalog(self.lake))
+        Catalog(self.lake).register(self.flow.study, list(self.flow.stages), self.origins.shards)
         self.progress.begin(name, len(keys))
         try:
             for group in _groups(stage, keys):
@@ -102,7 +102,7 @@ class Executor:
         published = replace(
             publication,
             data_version=_data_version(rows, publication.recipe),
-            rows=sum(each.num_rows for each in rows.values()),
+            rows=rows[stage.tables[0]].num_rows,
             retryable_failures=self._retryable(rows),
             table_versions=versions,
         )
@@ -167,19 +167,12 @@ class Executor:
             self.progress.share(share)
 
         def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
-            choice, revision = (
-                self.flow.study.llms[llm],
-                digest([self.origins.llm(llm).digest, self.flow.study.llms[llm].dtype]),
-            )
+            choice = self.flow.study.llms[llm]
+            revision = digest([self.origins.llm(llm).digest, choice.dtype, choice.engine, choice.engine_version])
             asker = Asker(llm, revision, choice.engine, stage.name, dictionary)
             return Ledger(self.lake).ask(lambda: self.handles.llm(llm), asker, asked, report)
 
         return ask
-
-
-def new_run() -> str:
-    """Id of a run that has no other name."""
-    return f"local-{os.getpid()}"
 
 
 def _groups(stage: Stage, keys: Sequence[str]) -> list[list[str]]:

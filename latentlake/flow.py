@@ -129,7 +129,9 @@ class Flow:
         return [
             Stage("subject", "subject", (), (), ("subject",), _version("1")),
             Stage("llms", "llms", ("llm",), (), ("llms",), _version("1")),
-            Stage("dictionaries", "dictionaries", ("dictionary",), (), ("dictionaries",), _version("1")),
+            Stage(
+                "dictionaries", "dictionaries", ("dictionary",), (Input("subject"),), ("dictionaries",), _version("1")
+            ),
             Stage("selections", "selections", ("dictionary",), (), ("selections",), _version("1")),
             Stage("contexts", "contexts", ("shard",), (Input("subject"),), ("contexts",), _version("1", packing)),
         ]
@@ -161,7 +163,7 @@ class Flow:
                 ("dictionary", "block"),
                 (Input("latents"), *reads),
                 ("examples",),
-                _version("1", {**sample.model_dump(), "seed": study.seed}),
+                _version("1", {**sample.model_dump(), "window": study.selection.window, "seed": study.seed}),
                 {"sample": name},
             )
             for name, sample in study.samples.items()
@@ -188,7 +190,7 @@ class Flow:
             ("dictionary", "block"),
             (Input(f"explanations/{explainer}"), *self._inputs(choice)),
             ("scores", "judgements"),
-            self._method_version("1", choice),
+            self._method_version("1", choice, {"seed": self.study.seed}),
             {"explainer": explainer, "scorer": name},
         )
 
@@ -199,17 +201,18 @@ class Flow:
         llms = tuple(name for mark, name in references if mark.section == "llms")
         return (*samples, *([Input("llms", {"llm": llms})] if llms else []))
 
-    def _method_version(self, stage: str, choice: Any) -> str:
+    def _method_version(self, stage: str, choice: Any, more: Mapping[str, Any] | None = None) -> str:
         """Version of a stage and its method: their code, the settings, and what these refer to by name, in full.
 
         ``explainers`` says which explanations a scorer judges, not how, so it does not count.
         """
-        inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"})}
+        inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"}), **(more or {})}
         for mark, name in choice.references():
             if mark.section == "prompts":
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
             elif mark.section == "llms":
-                inlined[f"llm {name}"] = self.study.llms[name].model_dump(mode="json", exclude={"model"})
+                llm = self.study.llms[name]
+                inlined[f"llm {name}"] = [llm.model_dump(mode="json", exclude={"model"}), llm.engine_version]
         return _version(f"{stage}.{choice.version}", inlined)
 
 

@@ -6,7 +6,7 @@ goes on where it was. Replies are written in batches as they arrive.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -66,24 +66,28 @@ class Ledger:
         missing = [key for key in sorted(first, key=first.__getitem__) if key not in replies]
         report(0, len(first) - len(missing), 1 - len(missing) / max(1, len(first)))
         if missing:
-            calls = {key: asked[first[key]] for key in missing}
+            calls, left = {key: asked[first[key]] for key in missing}, len(missing)
             for batch in self._make(load(), asker, calls):
                 replies.update(batch)
-                left = sum(key not in replies for key in missing)
+                left -= len(batch)
                 report(len(batch), 0, 1 - left / len(first))
         return [Answer(key, replies[key]) for key in keys]
 
     def _make(self, llm: LLM, asker: Asker, calls: dict[str, Asked]) -> Iterator[dict[str, Reply]]:
         """Make calls, writing replies down before they are given on."""
         keys, waiting, since = list(calls), dict[str, Reply](), time.monotonic()
-        for batch in llm.run([each.call for each in calls.values()]):
-            waiting.update({keys[place]: reply for place, reply in batch})
-            if len(waiting) >= _FLUSH_CALLS or time.monotonic() - since > _FLUSH_SECONDS:
-                self._write(asker, calls, waiting)
-                yield waiting
-                waiting, since = {}, time.monotonic()
+        known = self._known_prompts(calls.values())
+        try:
+            for batch in llm.run([each.call for each in calls.values()]):
+                waiting.update({keys[place]: reply for place, reply in batch})
+                if len(waiting) >= _FLUSH_CALLS or time.monotonic() - since > _FLUSH_SECONDS:
+                    self._write(asker, calls, waiting, known)
+                    yield waiting
+                    waiting, since = {}, time.monotonic()
+        finally:  # whatever stops the model, the answers that came are kept
+            if waiting:
+                self._write(asker, calls, waiting, known)
         if waiting:
-            self._write(asker, calls, waiting)
             yield waiting
 
     def _remembered(self, keys: list[str]) -> dict[str, Reply]:
@@ -99,24 +103,31 @@ class Ledger:
         )
         return {row["key"]: _reply(row) for row in rows.iter_rows(named=True)}
 
-    def _write(self, asker: Asker, calls: dict[str, Asked], replies: dict[str, Reply]) -> None:
-        """Prompts first: a call in the ledger always has its prompt."""
+    def _write(self, asker: Asker, calls: dict[str, Asked], replies: dict[str, Reply], known: set[str]) -> None:
+        """Prompts first: a call in the ledger always has its prompt. ``known``: prompts that are written already."""
         prompts: dict[str, dict[str, Any]] = {}
         rows = []
         for key, reply in replies.items():
             asked = calls[key]
-            prefix, prompt = digest([None, asked.call.prefix]), digest([asked.call.prefix, asked.call.suffix])
+            prefix, prompt = _prompt_keys(asked.call)
             prompts[prefix] = {"prompt": prefix, "prefix": None, "text": asked.call.prefix}
             prompts[prompt] = {"prompt": prompt, "prefix": prefix, "text": asked.call.suffix}
             rows.append(_row(key, prompt, asked, reply, asker))
-        self._lake.append("prompts", pa.Table.from_pylist(self._new(prompts), schema=TABLES["prompts"].schema))
+        new = [row for key, row in prompts.items() if key not in known]
+        self._lake.append("prompts", pa.Table.from_pylist(new, schema=TABLES["prompts"].schema))
+        known.update(prompts)
         self._lake.append("calls", pa.Table.from_pylist(rows, schema=TABLES["calls"].schema))
 
-    def _new(self, prompts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Prompts that the table does not hold yet."""
-        held = self._lake.scan("prompts").filter(pl.col("prompt").is_in(list(prompts))).select("prompt").collect()
-        known = set(held["prompt"])
-        return [row for key, row in prompts.items() if key not in known]
+    def _known_prompts(self, calls: Iterable[Asked]) -> set[str]:
+        """Of the prompts of some calls, the ones that the table holds."""
+        wanted = {prompt for asked in calls for prompt in _prompt_keys(asked.call)}
+        held = self._lake.scan("prompts").filter(pl.col("prompt").is_in(list(wanted))).select("prompt").collect()
+        return set(held["prompt"])
+
+
+def _prompt_keys(call: Call) -> tuple[str, str]:
+    """Keys of a call's prefix and of its whole prompt in ``prompts``."""
+    return digest([None, call.prefix]), digest([call.prefix, call.suffix])
 
 
 def _sampling(sampling: Sampling) -> str:

@@ -1,23 +1,26 @@
 """Windows as text in which the tokens that matter are marked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 
 def mark(pieces: Sequence[str], activations: Sequence[float], threshold: float, left: str, right: str) -> str:
     """A window's text with delimiters around each run of tokens whose activation is at least ``threshold``."""
-    text, is_open = "", False
-    for piece, activation in zip(pieces, activations, strict=True):
-        is_active = activation >= threshold and activation > 0
-        if is_active != is_open:
-            lead = piece[: len(piece) - len(piece.lstrip())] if is_active else ""
-            text += lead + left if is_active else right
-            piece = piece[len(lead) :]
-        text, is_open = text + piece, is_active
-    return text + (right if is_open else "")
+    text = ""
+    for is_active, run in _runs(pieces, activations, threshold):
+        lead = run[: len(run) - len(run.lstrip())]
+        text += f"{lead}{left}{run[len(lead) :]}{right}" if is_active and run.strip() else run
+    return text
 
 
 def marked_words(pieces: Sequence[str], activations: Sequence[float], threshold: float) -> list[str]:
     """The texts of the runs of tokens that `mark` would mark, each once, in order."""
-    text = mark(pieces, activations, threshold, "\x02", "\x03")
-    runs = [part.split("\x03")[0].strip() for part in text.split("\x02")[1:]]
+    runs = (run.strip() for is_active, run in _runs(pieces, activations, threshold) if is_active)
     return list(dict.fromkeys(run for run in runs if run))
+
+
+def _runs(pieces: Sequence[str], activations: Sequence[float], threshold: float) -> Iterator[tuple[bool, str]]:
+    """Texts of the longest runs of tokens that are all active, or all not."""
+    tokens = zip(pieces, activations, strict=True)
+    for is_active, run in groupby(tokens, key=lambda token: token[1] >= threshold and token[1] > 0):
+        yield is_active, "".join(piece for piece, _ in run)

@@ -10,6 +10,7 @@ from scipy.stats import norm, t
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 LEVEL = 0.95
+_EDGE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ def auroc_interval(value: float, positives: int, negatives: int, level: float = 
         spread = 1 + larger * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return float(abs(theta - value) - z * sqrt(theta * (1 - theta) * spread / (positives * negatives)))
 
-    low = 0.0 if value <= 0 else brentq(excess, 0.0, value)
-    high = 1.0 if value >= 1 else brentq(excess, value, 1.0)
+    # At 0 and at 1 the variance is nought, and so is the distance of the value itself: roots, but not the ends.
+    low = 0.0 if value <= _EDGE else brentq(excess, 0.0, min(value, 1 - _EDGE))
+    high = 1.0 if value >= 1 - _EDGE else brentq(excess, max(value, _EDGE), 1.0)
     return float(low), float(high)
 
 
@@ -67,7 +69,6 @@ def rank_metric(is_activating: np.ndarray, measure: np.ndarray, failed: np.ndarr
 
 def label_metrics(is_activating: np.ndarray, prediction: np.ndarray, failed: np.ndarray) -> list[Metric]:
     """Balanced accuracy and F1 of labels (bool; anything where ``failed``), all arrays [windows]."""
-    both = {"balanced_accuracy": balanced_accuracy_score, "f1": _f1}
     seen = ~failed
     wrong, right = np.where(failed, ~is_activating, prediction), np.where(failed, is_activating, prediction)
     return [
@@ -79,7 +80,7 @@ def label_metrics(is_activating: np.ndarray, prediction: np.ndarray, failed: np.
             _labelled(score, is_activating, wrong),
             _labelled(score, is_activating, right),
         )
-        for name, score in both.items()
+        for name, score in LABEL_METRICS.items()
     ]
 
 
@@ -98,3 +99,6 @@ def _labelled(score: Callable[..., float], truth: np.ndarray, prediction: np.nda
 
 def _f1(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(f1_score(truth, prediction, zero_division=0.0))
+
+
+LABEL_METRICS: dict[str, Callable[..., float]] = {"balanced_accuracy": balanced_accuracy_score, "f1": _f1}

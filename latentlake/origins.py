@@ -73,12 +73,13 @@ class Origins:
         files = sorted(file for file in path.iterdir() if file.is_file())
         return CoderFacts(path, self._digest(path, files), shape.width, shape.d_in, shape.k)
 
-    def digest_of(self, kind: str, values: dict[str, str]) -> str:
-        """Digest of what a partition without inputs is made from."""
+    def digest_of(self, kind: str, values: dict[str, str]) -> str | None:
+        """Digest of what a partition takes from outside the lake; None where it takes nothing."""
         if kind == "subject":
-            return digest([self.subject.digest, self.study.subject.dtype])
+            return digest([self.subject.digest, self.subject.reference, self.study.subject.dtype])
         if kind == "llms":
-            return self.llm(values["llm"]).digest
+            facts = self.llm(values["llm"])
+            return digest([facts.digest, facts.reference, self.study.llms[values["llm"]].engine])
         if kind == "dictionaries":
             choice = self.study.dictionaries[values["dictionary"]]
             return digest([self.dictionary(values["dictionary"]).digest, choice.hookpoint, choice.format])
@@ -87,13 +88,14 @@ class Origins:
             return digest(list(latents) if isinstance(latents, tuple) else latents)
         if kind == "contexts":
             return self.shards[values["shard"]].digest
-        raise KeyError(f"{kind} has inputs; its recipe is made from them")
+        return None
 
     def verify(self) -> None:
         """Refuse dictionaries that do not fit the subject. Loads no weights, but the model's architecture.
 
         Raises:
-            InputError: a hookpoint is not in the model, or a coder is not as wide as its output.
+            InputError: a hookpoint is not in the model, a coder is not as wide as its output, or a latent is asked for
+            that the coder does not have.
         """
         hookpoints = self._hookpoints
         for name, choice in self.study.dictionaries.items():
@@ -108,6 +110,15 @@ class Origins:
                     f"dictionaries.{name}: the coder {choice.coder} reads {found} numbers a token, but "
                     f"{choice.hookpoint} of {self.study.subject.model} puts out {wanted}; name the coder made for it"
                 )
+            self._verify_latents(name)
+
+    def _verify_latents(self, name: str) -> None:
+        wanted, width = self.study.dictionaries[name].latents, self.dictionary(name).width
+        beyond = [latent for latent in wanted if latent >= width] if isinstance(wanted, tuple) else []
+        if beyond:
+            raise InputError(f"dictionaries.{name}.latents: there is no latent {beyond[0]}; the coder has {width:,}")
+        if self.study.blocks > width:
+            raise InputError(f"blocks: {self.study.blocks} is more than the {width:,} latents of dictionaries.{name}")
 
     @cached_property
     def _hookpoints(self) -> dict[str, int]:

@@ -58,7 +58,7 @@ class Plan:
             LakeError: an input is not published.
         """
         inputs = tuple(self._consumed(stage, key))
-        outside = None if stage.inputs and stage.kind != "contexts" else self._outside(stage, key)
+        outside = self._origins.digest_of(stage.kind, stage.values(key))
         consumed = [[each.asset, each.partition, each.data_version] for each in inputs]
         return Recipe(digest([stage.name, key, stage.code_version, outside, consumed]), stage.code_version, inputs)
 
@@ -90,11 +90,6 @@ class Plan:
                 planned.append(found)
         return planned
 
-    def is_known(self, planned: Planned) -> bool:
-        """Whether a partition is published, up to date or not."""
-        published = self.publications.get((planned.stage.name, planned.partition))
-        return published is not None and published.is_published
-
     def orphans(self) -> list[tuple[str, str]]:
         """Published partitions that the present study does not have."""
         present = {
@@ -102,7 +97,7 @@ class Plan:
             for stage in self._flow.stages.values()
             for key in self._flow.partitions(stage, self.shards)
         }
-        return [each for each in self.publications if each not in present]
+        return [each for each, row in self.publications.items() if row.is_published and each not in present]
 
     def _planned(self, stage: Stage, key: str) -> Planned:
         recipe, published = self.recipe(stage, key), self.publications.get((stage.name, key))
@@ -124,9 +119,6 @@ class Plan:
         for source in stage.inputs:
             for partition in self._flow.upstream(stage, key, source, self.shards):
                 yield source.stage, partition
-
-    def _outside(self, stage: Stage, key: str) -> str:
-        return self._origins.digest_of(stage.kind, stage.values(key))
 
 
 def product_ranges(stage: Stage, keys: Sequence[str], order: Sequence[Sequence[str]]) -> list[tuple[str, str]]:

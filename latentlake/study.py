@@ -57,7 +57,14 @@ class Corpus(Choices):
     context_length: Annotated[int, Field(ge=8)] = 128
     documents_per_shard: Positive = 1000
     split: Split = Split()
-    refresh: Literal["doubling", "all"] | tuple[str, ...] = "doubling"
+    refresh: Literal["doubling", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "doubling"
+
+    @field_validator("refresh")
+    @classmethod
+    def _is_once(cls, shards: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(shards, tuple) and len(set(shards)) < len(shards):
+            raise ValueError("a shard is listed twice")
+        return shards
 
 
 class SubjectChoice(Choices):
@@ -88,7 +95,11 @@ class Dictionary(Choices):
 
 
 class Selection(Choices):
-    """What a latent must have to be explained: in each split, this many windows of ``window`` tokens where it fires."""
+    """What a latent must have to be explained: in each split, ``min_windows`` windows where it fires.
+
+    ``window``: tokens of a window, for all samples; windows start at multiples of it. One length for all, since equal
+    texts in windows of two lengths would have two places, and perhaps two splits.
+    """
 
     window: Positive = 32
     min_windows: dict[SplitName, Annotated[int, Field(ge=0)]] = {"explain": 20, "select": 10, "score": 10}
@@ -99,14 +110,17 @@ class Sample(Choices):
 
     ``sampler``: how activating windows are drawn: equally from each decile of strength (``quantiles``), the strongest
     (``top``), or uniformly (``random``). ``windows`` and ``negatives``: how many where the latent fires and where it
-    never does. ``window``: tokens of a window; windows start at multiples of it.
+    never does.
     """
 
     split: SplitName
     sampler: Literal["quantiles", "top", "random"] = "quantiles"
     windows: Positive
     negatives: Annotated[int, Field(ge=0)] = 0
-    window: Positive = 32
+
+
+# Raised by hand whenever an engine would answer otherwise than before: it is part of the key of every call.
+ENGINE_VERSIONS = {"transformers": "1", "sentence_transformers": "1"}
 
 
 class LLMChoice(Choices):
@@ -115,6 +129,11 @@ class LLMChoice(Choices):
     model: str
     engine: Literal["transformers", "sentence_transformers"]
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @property
+    def engine_version(self) -> str:
+        """Version of the engine's code."""
+        return ENGINE_VERSIONS[self.engine]
 
 
 def _one_of(classes: Mapping[str, type[BaseModel]]) -> Any:
@@ -169,6 +188,14 @@ class Study(Choices):
         return self._prompts[name]
 
     @model_validator(mode="after")
+    def _windows_fit(self) -> "Study":
+        if self.selection.window > self.corpus.context_length:
+            raise ValueError(
+                f"selection.window is {self.selection.window}, longer than a context ({self.corpus.context_length})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _references_exist(self) -> "Study":
         for section, entries in (("explainers", self.explainers), ("scorers", self.scorers)):
             for name, entry in entries.items():
@@ -190,7 +217,11 @@ class Study(Choices):
         """What explains does not select or judge; and a sample has as many windows as are asked of it."""
         sample, windows = self.samples[name], getattr(entry, "windows", 0)
         if sample.split != split:
-            raise ValueError(f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}")
+            raise ValueError(
+                f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}"
+            )
+        if split != "explain" and not sample.negatives:
+            raise ValueError(f"{where} compares windows with others, but samples.{name} has no negatives")
         if split == "score" and windows > sample.windows:
             raise ValueError(f"{where} judges {windows} windows, but samples.{name} draws only {sample.windows}")
 
@@ -239,7 +270,8 @@ def _read_prompts(path: Path, study: Study) -> None:
                 if mark.section == "prompts":
                     try:
                         study._prompts[prompt] = read_prompt(prompt, study.home)
-                    except OSError as error:
+                        study._prompts[prompt].require_places(mark.places)
+                    except (OSError, ValueError) as error:
                         raise StudyError(
                             f"{path}: {section}.{name} names a prompt that cannot be read: {error}"
                         ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.types
 
 from latentlake.errors import LakeError
 
@@ -45,7 +46,7 @@ class Layout:
 class Table:
     """A table. ``identity``: the columns whose rows make a data version. ``partition_by``: the unit of replacement.
 
-    ``order``: by what the rows of a file are sorted. ``is_shared``: one for all studies of a lake.
+    ``is_shared``: one for all studies of a lake.
     """
 
     name: str
@@ -80,8 +81,12 @@ class Table:
             raise LakeError(
                 f"table {self.name}: the column(s) {', '.join(missing)} are missing from the rows to be written"
             )
+        arrow = arrow.select([c.name for c in self.columns])
+        for column, field in zip(self.columns, arrow.schema, strict=True):
+            if not _is_kind(field.type, column.type):
+                raise LakeError(f"table {self.name}: column {column.name} is {field.type}, it must be {column.type}")
         try:
-            arrow = arrow.select([c.name for c in self.columns]).cast(self.schema)
+            arrow = arrow.cast(self.schema)
         except (pa.ArrowInvalid, ValueError) as error:
             raise LakeError(f"table {self.name}: the rows to be written do not fit its columns: {error}") from error
         self._check_values(arrow)
@@ -97,6 +102,22 @@ class Table:
             repeated = keys.height - keys.n_unique()
             if repeated:
                 raise LakeError(f"table {self.name}: {repeated} row(s) repeat the key ({', '.join(self.keys)})")
+
+
+def _is_kind(found: pa.DataType, declared: pa.DataType) -> bool:
+    """Whether a type differs from the declared one in width alone: a cast then changes no value or fails."""
+    if pa.types.is_nested(declared):
+        if pa.types.is_struct(declared):
+            return pa.types.is_struct(found) and all(_is_kind(found.field(f.name).type, f.type) for f in declared)
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return is_list and _is_kind(found.value_type, declared.value_type)
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, _is_text)
+    return pa.types.is_null(found) or any(is_kind(found) and is_kind(declared) for is_kind in kinds)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    is_text: bool = pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+    return is_text
 
 
 _DICTIONARY = Column("dictionary", STRING, "name of the dictionary")
@@ -256,7 +277,7 @@ _DECLARED = (
             Column("tokens", TOKENS, "token ids"),
             Column("activations", pa.list_(FLOAT), "activation on each token, 0 where the latent does not fire"),
             Column("pieces", pa.list_(STRING), "text of each token; joined they are `text`"),
-            Column("text", STRING, "text of the window"),
+            Column("text", STRING, "text of the window; U+2029 stands between documents"),
         ),
         keys=("sample", *_UNIT_KEYS, "is_activating", "rank"),
         identity=(
@@ -373,7 +394,7 @@ _DECLARED = (
             ),
             Column("data_version", STRING, "digest of the rows, null while building", True),
             Column("inputs", INPUTS, "data versions of the inputs"),
-            Column("rows", LONG, "rows in the partition, over its tables"),
+            Column("rows", LONG, "rows in the partition, of the asset's first table"),
             Column("retryable_failures", LONG, "failed model calls that the next run makes again"),
             Column("table_versions", VERSIONS, "versions of the Delta tables that hold the rows"),
             Column("study", STRING, "digest of the study"),
@@ -401,6 +422,7 @@ _DECLARED = (
             Column("study", STRING, "digest of the study"),
             Column("choices", STRING, "the study, as JSON"),
             Column("assets", pa.list_(STRING), "names of the study's assets"),
+            Column("shards", pa.list_(STRING), "shards that the corpus files made"),
         ),
         keys=("ordinal",),
     ),

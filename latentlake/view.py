@@ -1,7 +1,6 @@
 """The lake as its readers see it: the published partitions of the present study, as lazy Polars frames."""
 
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ class View:
             raise AttributeError(f"there is no table {table!r}{nearest(table, TABLES)}")
         frame = self._lake.scan(table)
         if table in ("calls", "prompts"):
+            if table == "calls":  # an answer counts before a failure that came to nothing
+                frame = frame.sort("is_retryable", "created_at")
             return frame.unique("key" if table == "calls" else "prompt", keep="first")
         columns = TABLES[table].partition_by
         return frame.join(self._published(table).lazy(), on=list(columns), how="semi") if columns else frame
@@ -40,18 +41,24 @@ class View:
         """Partition columns of the partitions of a table that readers see."""
         declared = TABLES[table]
         schema = {c.name: pl.Int32 if c.name == "block" else pl.String for c in declared.columns}
-        rows = [each.where for each in self._publications if table in (each.table_versions or {})]
+        rows = [each.where for each in self._publications() if table in (each.table_versions or {})]
         typed = [{**row, "block": int(row["block"])} if "block" in row else row for row in rows]
         return pl.DataFrame(typed, schema={name: schema[name] for name in declared.partition_by})
 
-    @cached_property
     def _publications(self) -> list[Publication]:
+        """What is published now; read after the table is opened, so that no row is seen before its publication."""
         present = self._catalog.present_study()
         if present is None:
             return []
-        choices, assets = json.loads(present["choices"]), set(present["assets"])
-        everything = self._catalog.publications().values()
-        return [each for each in everything if each.is_published and each.asset in assets and _is_in(each, choices)]
+        choices, assets, shards = json.loads(present["choices"]), set(present["assets"]), set(present["shards"])
+        return [
+            each
+            for each in self._catalog.publications().values()
+            if each.is_published
+            and each.asset in assets
+            and ("shard" not in each.where or each.where["shard"] in shards)
+            and _is_in(each, choices)
+        ]
 
 
 def open_lake(lake: str = "lake", study: str | None = None, storage_options: dict[str, str] | None = None) -> View:

@@ -7,6 +7,7 @@ in one split, and can never be shown to an explainer and judge it too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ class Windows:
     ``tokens``: int32 [positions]. ``is_excluded``: bool [positions], BOS and separators. ``context_start``: int64
     [contexts + 1]. ``context_split``: int8 [contexts], index into `SPLITS`. ``context_shard``, ``context_index``: int32
     [contexts], where a context lies. ``first``: int64 [contexts + 1], a context's first window. ``context``: int32
-    [windows]. ``counts``: bool [windows]. ``hash``: uint64 [windows], of the window's place.
+    [windows]. ``is_whole``, ``counts``: bool [windows]. ``hash``: uint64 [windows], of the window's place.
     """
 
     length: int
@@ -37,6 +38,7 @@ class Windows:
     context_index: np.ndarray
     first: np.ndarray
     context: np.ndarray
+    is_whole: np.ndarray
     counts: np.ndarray
     hash: np.ndarray
 
@@ -101,6 +103,7 @@ def find_windows(contexts: pl.LazyFrame, shards: Sequence[str], length: int) -> 
         context_index=index,
         first=first,
         context=context,
+        is_whole=is_whole,
         counts=is_first,
         hash=mix(index[context].astype(np.uint64) << np.uint64(32) | start.astype(np.uint64), np.uint64(1))
         ^ shard_seeds[shard[context]],
@@ -122,14 +125,15 @@ class Firings:
 def read_firings(activations: pl.LazyFrame, windows: Windows, only: pl.Expr) -> Firings:
     """The rows of ``activations`` that ``only`` selects, in the shards of the windows."""
     parts = []
-    for offset, shard in zip(windows.offsets, windows.shards, strict=False):
+    for shard, (offset, end) in zip(windows.shards, pairwise(windows.offsets), strict=True):
         rows = (
             activations.filter((pl.col("shard") == shard) & only).select("latent", "position", "activation").collect()
         )
-        parts.append((rows["latent"].to_numpy(), rows["position"].to_numpy() + offset, rows["activation"].to_numpy()))
+        place = rows["position"].to_numpy() + offset
+        if place.max(initial=-1) >= end:
+            raise LakeError(f"activations of shard {shard} lie beyond its contexts; materialize both anew")
+        parts.append((rows["latent"].to_numpy(), place, rows["activation"].to_numpy()))
     latent, position, activation = (np.concatenate(each) for each in zip(*parts, strict=True))
-    if len(position) and position.max() >= len(windows.tokens):
-        raise LakeError("activations lie beyond the contexts of their shard; materialize contexts and activations anew")
     order = np.lexsort((position, latent))
     return Firings(latent[order].astype(np.int64), position[order].astype(np.int64), activation[order])
 

@@ -1,4 +1,4 @@
-"""Models as a resource: loaded when first asked for, one large one at a time, and let go of together."""
+"""Models as a resource: loaded when first asked for, and let go of together at the end of an asset."""
 
 import os
 from pathlib import Path
@@ -86,7 +86,12 @@ class LazyHandles:
         return embedder
 
     def free(self) -> None:
-        """Let go of every model."""
+        """Let go of every model, and of the memory of the device."""
+        if self._open and self._device.startswith("cuda"):
+            import torch
+
+            self._open.clear()
+            torch.cuda.empty_cache()
         self._open.clear()
 
     def _converted(self, facts: ModelFacts) -> Path:

@@ -47,7 +47,9 @@ def excluded(contexts: list[list[int]]) -> list[list[int]]:
 
 def firings(keys: np.ndarray) -> list[tuple[int, int, float]]:
     rows = rows_of(keys, WHERE)
-    return list(zip(rows["latent"].to_pylist(), rows["position"].to_pylist(), rows["activation"].to_pylist(), strict=True))
+    return list(
+        zip(rows["latent"].to_pylist(), rows["position"].to_pylist(), rows["activation"].to_pylist(), strict=True)
+    )
 
 
 def dense(directory: Path, inputs: np.ndarray) -> np.ndarray:
@@ -129,7 +131,9 @@ def test_the_order_of_batches_does_not_matter(
     assert shares[-1] == 1
 
 
-def test_rows_conform_to_the_table(coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]) -> None:
+def test_rows_conform_to_the_table(
+    coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]
+) -> None:
     keys = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS)["one"]
     rows = TABLES["activations"].conform(rows_of(keys, WHERE))
     assert rows.num_rows == len(keys)
@@ -187,7 +191,8 @@ def test_rounding_keeps_the_order(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "rounded"), [(0.0, 0.0), (1.0, 1.0), (1 + 2**-11, 1.0), (1 + 3 * 2**-11, 1 + 2**-9), (1 + 2**-11 + 2**-20, 1 + 2**-10)]
+    ("value", "rounded"),
+    [(0.0, 0.0), (1.0, 1.0), (1 + 2**-11, 1.0), (1 + 3 * 2**-11, 1 + 2**-9), (1 + 2**-11 + 2**-20, 1 + 2**-10)],
 )
 def test_ties_are_rounded_to_even(value: float, rounded: float) -> None:
     assert round_mantissa(np.array([value], dtype=np.float32))[0] == rounded

@@ -51,6 +51,23 @@ def no_model(bench: Workbench) -> None:
     bench.study["subject"]["model"] = "package://no_such_package/model.gguf"
 
 
+def subject_of_another_width(bench: Workbench) -> None:
+    (bench.folder / "model" / "config.json").write_text(json.dumps({"num_hidden_layers": 4, "hidden_size": 99}))
+
+
+def latent_beyond_the_coder(bench: Workbench) -> None:
+    bench.study["dictionaries"]["one"]["latents"] = [3, LATENTS]
+
+
+def prompt_without_a_place(bench: Workbench) -> None:
+    path = bench.folder / "detection.txt"
+    path.write_text(path.read_text().replace("$explanation", "$explantion"))
+
+
+def more_blocks_than_latents(bench: Workbench) -> None:
+    bench.study["blocks"] = LATENTS + 1
+
+
 BAD: list[tuple[Callable[[Workbench], None], str]] = [
     (misspelt_key, r"study.yaml, line \d+: scorers.surprisal.windws: unknown key 'windws' \(did you mean 'windows'"),
     (no_corpus_file, r"no file matches .*docs"),
@@ -60,6 +77,10 @@ BAD: list[tuple[Callable[[Workbench], None], str]] = [
     (coder_of_another_width, r"reads 32 numbers a token, but layers.1 of model puts out 16"),
     (truncated_coder, r"sae.safetensors"),
     (unknown_hookpoint, r"no hookpoint 'layer.1' \(did you mean 'layers.1'"),
+    (subject_of_another_width, r"puts out 99"),
+    (latent_beyond_the_coder, r"there is no latent 64; the coder has 64"),
+    (prompt_without_a_place, r"its prefix must have \$explanation and has explantion"),
+    (more_blocks_than_latents, r"65 is more than the 64 latents"),
     (no_model, r"'no_such_package' is not installed"),
 ]
 
@@ -103,3 +124,11 @@ def test_an_edit_during_a_run_stops_it(workbench: Workbench) -> None:
     workbench.path.write_text(workbench.path.read_text().replace("blocks: 2", "blocks: 3"))
     with pytest.raises(LatentlakeError, match="was edited after it was read"):
         run.execute()
+
+
+def test_a_subject_that_no_longer_fits_is_refused(materialized: Workbench) -> None:
+    before = materialized.data_versions()
+    subject_of_another_width(materialized)
+    with pytest.raises(InputError, match="puts out 99"):
+        materialized.run()
+    assert materialized.data_versions() == before

@@ -124,7 +124,7 @@ def test_the_digest_of_a_shard_follows_its_file_range_and_fields(tmp_path: Path)
     assert not set(digests(size=5)) & set(before)
     assert not set(digests(text="title")) & set(before)
     assert not set(digests(id="title")) & set(before)
-    write(tmp_path / "a.jsonl", records(1, 9))
+    write(tmp_path / "a.jsonl", records(1, 10))
     assert not set(digests()) & set(before)
 
 

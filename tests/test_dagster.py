@@ -1,6 +1,7 @@
 """What Dagster is told: one event a partition, with its own versions, in the order of the flow."""
 
 from collections import Counter
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -71,3 +72,32 @@ def launch(bench: Workbench, run: Run, stages: list[str], first: str, last: str)
     )
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     return job.execute_in_process(instance=bench.instance, tags=tags)
+
+
+def test_a_shard_removed_and_put_back_keeps_its_place(materialized: Workbench) -> None:
+    file = materialized.folder / "docs" / "a.jsonl.gz"
+    content = file.read_bytes()
+    file.unlink()
+    materialized.run()
+    assert set(materialized.view().contexts.collect()["shard"]) == {"docs-b-0000"}
+    file.write_bytes(content)
+    materialized.study["corpus"]["context_length"] = 33
+    assert materialized.run()["contexts"] == 2
+    assert list(materialized.instance.get_dynamic_partitions("tiny_shards")) == ["docs-a-0000", "docs-b-0000"]
+    assert materialized.dagster_stale() == {}
+
+
+def test_a_partition_launched_on_a_fresh_instance_has_pointers_that_dagster_reads(
+    materialized: Workbench, tmp_path: Path
+) -> None:
+    (tmp_path / "fresh").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "fresh")) as instance:
+        materialized.instance = instance
+        launch(materialized, materialized.prepare(), ["explanations/tokens"], "0|one", "1|one")
+        assert materialized.dagster_stale()["explanations/tokens"] == 0
+
+
+def test_a_scorer_materialized_by_hand_is_visible(materialized: Workbench) -> None:
+    materialized.study["scorers"]["short"] = {**materialized.study["scorers"]["embedding"], "explainers": ["tokens"]}
+    launch(materialized, materialized.prepare(), ["scores/tokens/short"], "0|one", "1|one")
+    assert materialized.view().scores.filter(scorer="short").collect().height > 0

@@ -107,14 +107,14 @@ def test_digest_is_32_hex_digits_and_the_same_in_every_process() -> None:
     assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad808"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_row_order_does_not_matter(rows: list[dict[str, Any]], chance: Any) -> None:
     shuffled = chance.sample(rows, len(rows))
     assert of(rows_of(rows)) == of(rows_of(shuffled))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(ROWS, ROWS, st.integers(0, 8))
 def test_chunks_slices_and_offsets_do_not_matter(
     rows: list[dict[str, Any]], others: list[dict[str, Any]], cut: int
@@ -125,7 +125,7 @@ def test_chunks_slices_and_offsets_do_not_matter(
     assert of(padded) == of(chunked) == of(whole)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(ROWS, ROW, st.sampled_from(SCHEMA.names), st.data())
 def test_every_value_of_a_column_matters(
     rows: list[dict[str, Any]], other: dict[str, Any], name: str, data: Any

@@ -300,3 +300,8 @@ def test_a_digest_follows_the_bytes(tmp_path: Path) -> None:
     assert checkpoint.digest(tmp_path) == before
     weights.write_bytes(b"two")
     assert checkpoint.digest(tmp_path) != before
+
+
+def test_no_tokens_have_no_texts(smollm2: Path) -> None:
+    assert HookedSubject(smollm2).detokenize([]) == []
+    assert HookedSubject(smollm2).detokenize([[]]) == [""]

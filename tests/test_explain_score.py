@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby
 from math import log
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +28,7 @@ from latentlake.scorers import Case
 from latentlake.stages import explanations, scores
 from latentlake.stages.explanations import choose
 from latentlake.stages.scores import partners
-from latentlake.study import Study
+from latentlake.study import Study, load_study
 from latentlake.tables import TABLES
 from latentlake.work import Work
 
@@ -45,16 +49,29 @@ STUDY: dict[str, Any] = {
     },
     "explainers": {
         "tokens": {"method": "tokens", "n": 3},
-        "default": {"method": "pattern", "llm": "judge", "sample": "strong", "select_sample": "select", "embedder": "embedder"},
+        "default": {
+            "method": "pattern", "llm": "judge", "sample": "strong", "select_sample": "select", "embedder": "embedder",
+        },
     },
     "scorers": {
         "detection": {"method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
         "surprisal": {"method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
-        "embedding": {"method": "embedding", "explainers": ["default"], "sample": "test", "windows": 4, "embedder": "embedder"},
+        "embedding": {
+            "method": "embedding", "explainers": ["default"], "sample": "test", "windows": 4, "embedder": "embedder",
+        },
     },
 }  # fmt: skip
 
 Answering = Callable[[Call], Reply]
+
+
+@cache
+def study() -> Study:
+    """The study of these tests, read from a file as any other."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(yaml.safe_dump(STUDY))
+        return load_study(path)
 
 
 def reply(text: str | None = None, logprobs: tuple[float, ...] | None = None, **more: Any) -> Reply:
@@ -81,10 +98,9 @@ class Stub:
 
     def work(self, stage: str) -> Work:
         """One partition of a stage."""
-        study = Study.model_validate(STUDY)
         return Work(
-            study=study,
-            stage=Flow(study)[stage],
+            study=study(),
+            stage=Flow(study())[stage],
             values={"dictionary": "one", "block": "0"},
             shards=("s",),
             origins=cast(Any, None),
@@ -109,7 +125,9 @@ def rows_of(table: str, rows: Any) -> list[dict[str, Any]]:
 
 # marking
 
-PIECES = st.lists(st.tuples(st.sampled_from(["a", " b", "cd", " ", "", "\n", " é,"]), st.sampled_from([0.0, 0.2, 1.0])), max_size=12)
+PIECES = st.lists(
+    st.tuples(st.sampled_from(["a", " b", "cd", " ", "", "\n", " é,"]), st.sampled_from([0.0, 0.2, 1.0])), max_size=12
+)
 
 
 @settings(deadline=None, max_examples=200)
@@ -169,7 +187,9 @@ FAILED = hypothesis(None, None)
     ],
     ids=str,
 )
-def test_the_best_hypothesis_is_chosen_and_of_equals_the_first(hypotheses: list[Hypothesis], chosen: int | None) -> None:
+def test_the_best_hypothesis_is_chosen_and_of_equals_the_first(
+    hypotheses: list[Hypothesis], chosen: int | None
+) -> None:
     assert choose(hypotheses) == chosen
 
 
@@ -210,10 +230,11 @@ def examples_frame(sample: str, rows: Sequence[tuple[int, bool, Sequence[str], S
         rank = ranks[latent, is_activating] = ranks.get((latent, is_activating), -1) + 1
         full.append(
             {
-                "sample": sample, "dictionary": "one", "block": 0, "latent": latent, "rank": rank, "is_activating": is_activating,
-                "source": "quantiles" if is_activating else "random", "decile": 1 if is_activating else None, "shard": "s",
-                "context": context, "start": 0, "tokens": [1] * len(pieces), "activations": list(activations),
-                "pieces": list(pieces), "text": "".join(pieces),
+                "sample": sample, "dictionary": "one", "block": 0, "latent": latent, "rank": rank,
+                "is_activating": is_activating, "source": "quantiles" if is_activating else "random",
+                "decile": 1 if is_activating else None, "shard": "s", "context": context, "start": 0,
+                "tokens": [1] * len(pieces), "activations": list(activations), "pieces": list(pieces),
+                "text": "".join(pieces),
             }
         )  # fmt: skip
     return pl.DataFrame(full, schema=TABLES["examples"].empty().schema)
@@ -223,8 +244,14 @@ def test_the_token_explainer_lists_words_or_says_that_there_are_none() -> None:
     stub = Stub(latents=latents_frame(l0=["not", "chosen"], l2=[" a", "b"], l1=["\ufffd"]))
     tables = explanations.compute(stub.work("explanations/tokens"))
     rows = rows_of("explanations", tables["explanations"])
-    assert [(row["latent"], row["explanation"], row["error"]) for row in rows] == [(1, None, "no_tokens"), (2, "a, b", None)]
-    assert [(row["latent"], row["is_chosen"]) for row in rows_of("hypotheses", tables["hypotheses"])] == [(1, False), (2, True)]
+    assert [(row["latent"], row["explanation"], row["error"]) for row in rows] == [
+        (1, None, "no_tokens"),
+        (2, "a, b", None),
+    ]
+    assert [(row["latent"], row["is_chosen"]) for row in rows_of("hypotheses", tables["hypotheses"])] == [
+        (1, False),
+        (2, True),
+    ]
 
 
 STRONG = examples_frame(
@@ -300,7 +327,9 @@ def test_a_latent_without_windows_or_words_has_no_explanation_and_says_why() -> 
     ],
     ids=str,
 )
-def test_a_completion_becomes_an_explanation_or_an_error(answer: Reply, explanation: str | None, error: str | None) -> None:
+def test_a_completion_becomes_an_explanation_or_an_error(
+    answer: Reply, explanation: str | None, error: str | None
+) -> None:
     stub, _, hypotheses = explained(lambda call: answer)
     draws = [row for row in hypotheses if row["source"] == "draw"]
     assert {(row["explanation"], row["error"]) for row in draws} == {(explanation, error)}
@@ -331,7 +360,8 @@ def test_partners_are_one_cycle_through_all_latents(latents: list[int], seed: in
 
 def explanations_frame(texts: dict[int, str | None]) -> pl.DataFrame:
     rows = [
-        {"explainer": "default", "dictionary": "one", "block": 0, "latent": latent, "explanation": text} for latent, text in texts.items()
+        {"explainer": "default", "dictionary": "one", "block": 0, "latent": latent, "explanation": text}
+        for latent, text in texts.items()
     ]
     return pl.DataFrame(rows, schema=TABLES["explanations"].empty().schema)
 
@@ -339,7 +369,11 @@ def explanations_frame(texts: dict[int, str | None]) -> pl.DataFrame:
 def windows(*latents: int, positives: int = 5, negatives: int = 5) -> pl.DataFrame:
     """Windows of latents: ``yes n`` where they fire, ``no n`` where not, numbered by context."""
     kinds = [(True, "yes")] * positives + [(False, "no")] * negatives
-    rows = [(latent, is_on, [word, f" {latent}", f" {n}"], [float(is_on), 0, 0]) for latent in latents for n, (is_on, word) in enumerate(kinds)]
+    rows = [
+        (latent, is_on, [word, f" {latent}", f" {n}"], [float(is_on), 0, 0])
+        for latent in latents
+        for n, (is_on, word) in enumerate(kinds)
+    ]
     return examples_frame("test", rows)
 
 
@@ -387,7 +421,9 @@ def test_each_explanation_is_held_against_its_own_and_another_latent_s_windows()
 
 
 def test_scores_are_the_metrics_of_the_judgements() -> None:
-    _, judgements, rows = scored("detection", {3: "three", 5: "five"}, windows(3, 5), lambda call: reply(logprobs=CHANCE[window_of(call)]))
+    _, judgements, rows = scored(
+        "detection", {3: "three", 5: "five"}, windows(3, 5), lambda call: reply(logprobs=CHANCE[window_of(call)])
+    )
     for (latent, control), row in by_control(rows).items():
         own = [each for each in judgements if (each["latent"], each["control"]) == (latent, control)]
         on = [each["probability"] for each in own if each["is_activating"]]
@@ -459,7 +495,8 @@ def test_a_block_with_a_single_explanation_has_no_shuffled_control_and_says_why(
 
 
 @pytest.mark.parametrize(
-    ("examples", "reason"), [(windows(5), "no_windows"), (windows(3, 5, negatives=0), "one_class"), (windows(3, 5, positives=0), "one_class")]
+    ("examples", "reason"),
+    [(windows(5), "no_windows"), (windows(3, 5, negatives=0), "one_class"), (windows(3, 5, positives=0), "one_class")],
 )
 def test_a_score_that_is_not_defined_says_why(examples: pl.DataFrame, reason: str) -> None:
     _, _, rows = scored("detection", {3: "three", 5: "five"}, examples, says_yes)
@@ -471,7 +508,9 @@ def test_a_score_that_is_not_defined_says_why(examples: pl.DataFrame, reason: st
 def test_a_block_without_explanations_asks_nothing(texts: dict[int, str | None]) -> None:
     stub, judgements, rows = scored("detection", texts, windows(3), None)
     assert judgements == stub.asked == []
-    assert len(rows) == 2 * len(texts)
+    controls = [(latent, control) for latent in texts for control in (None, "shuffled")]
+    assert sorted(by_control(rows), key=str) == sorted(controls, key=str)
+    assert {row["error"] for row in rows} == {"no_explanation" for _ in texts}
 
 
 def judged(scorer: str, answering: Answering | None, *cases: Case) -> tuple[Stub, list[Any]]:
@@ -497,7 +536,12 @@ CASE = Case(3, "explained", "yes 3 0")
 )
 def test_detection_compares_yes_and_no(logprobs: tuple[float, float], probability: float, prediction: bool) -> None:
     stub, (found,) = judged("detection", lambda call: reply(logprobs=logprobs), CASE)
-    assert (found.probability, found.prediction, found.measure, found.error) == (pytest.approx(probability), prediction, None, None)
+    assert (found.probability, found.prediction, found.measure, found.error) == (
+        pytest.approx(probability),
+        prediction,
+        None,
+        None,
+    )
     assert stub.asked[0].call.sampling == Choose((" yes", " no"))
 
 
@@ -526,7 +570,9 @@ def test_surprisal_is_what_the_explanation_adds() -> None:
 
     other = Case(4, "another", "yes 3 0")
     stub, found = judged("surprisal", answering, CASE, other)
-    assert [(each.measure, each.prediction, each.probability, each.error) for each in found] == [(1.125, None, None, None)] * 2
+    assert [(each.measure, each.prediction, each.probability, each.error) for each in found] == [
+        (1.125, None, None, None)
+    ] * 2
     assert {each.call.sampling for each in stub.asked} == {Score()}
     # The neutral part of the two cases is one call to the ledger.
     assert len({call_key("rev", each.call) for each in stub.asked}) == 3

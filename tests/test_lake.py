@@ -150,7 +150,9 @@ def test_writers_of_different_partitions_lose_nothing(lake: Lake) -> None:
     assert texts(lake) == sorted((e, block, text) for e in "abcd" for block in (0, 1) for text in ("second", e))
     # Each writer is told the version that holds its own commit.
     history = {entry["version"]: entry.get("of") for entry in DeltaTable(lake.path("explanations")).history()}
-    assert {version: of for version, of in history.items() if of} == {v: of for each in written for v, of in each.items()}
+    assert {version: of for version, of in history.items() if of} == {
+        v: of for each in written for v, of in each.items()
+    }
 
 
 def test_writers_of_one_partition_leave_the_rows_of_one(lake: Lake) -> None:

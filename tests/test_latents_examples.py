@@ -35,9 +35,9 @@ STUDY: dict[str, Any] = {
     "dictionaries": {"one": {"hookpoint": "h", "coder": "c"}},
     "selection": {"window": LENGTH, "min_windows": {"explain": 3, "select": 1, "score": 3}},
     "samples": {
-        "strong": {"split": "explain", "sampler": "top", "windows": 3, "negatives": 2, "window": LENGTH},
-        "select": {"split": "select", "sampler": "random", "windows": 4, "negatives": 4, "window": LENGTH},
-        "test": {"split": "score", "windows": 12, "negatives": 12, "window": LENGTH},
+        "strong": {"split": "explain", "sampler": "top", "windows": 3, "negatives": 2},
+        "select": {"split": "select", "sampler": "random", "windows": 4, "negatives": 4},
+        "test": {"split": "score", "windows": 12, "negatives": 12},
     },
 }
 
@@ -106,13 +106,19 @@ class Scene:
                     here = range(start, start + length)
                     text = tuple(row["tokens"][place] for place in here if place not in row["excluded"])
                     tokens = tuple(row["tokens"][place] for place in here)
-                    found.setdefault(text, Place(shard, row["context"], start, row["split"], tokens, text, first + start))
+                    found.setdefault(
+                        text, Place(shard, row["context"], start, row["split"], tokens, text, first + start)
+                    )
                 first += len(row["tokens"])
         return list(found.values())
 
     def activations(self, latent: int, place: Place) -> list[float]:
         """A latent's activation on each token of a window."""
-        known = {each.position: each.activation for each in self.firings if (each.shard, each.latent) == (place.shard, latent)}
+        known = {
+            each.position: each.activation
+            for each in self.firings
+            if (each.shard, each.latent) == (place.shard, latent)
+        }
         return [known.get(place.first + at, 0.0) for at in range(len(place.tokens))]
 
     def contexts_frame(self) -> pl.LazyFrame:
@@ -158,9 +164,13 @@ def study_of(**changes: Any) -> Study:
     return Study.model_validate({**STUDY, **changes})
 
 
-def computed_latents(scene: Scene, study: Study, choose: str = "all", n: int | None = None, listed: list[int] | None = None) -> pl.DataFrame:
+def computed_latents(
+    scene: Scene, study: Study, choose: str = "all", n: int | None = None, listed: list[int] | None = None
+) -> pl.DataFrame:
     """The rows of all blocks of the table ``latents``."""
-    wanted = pl.DataFrame({"choose": [choose], "n": [n], "latents": [listed]}, schema_overrides={"latents": pl.List(pl.Int32)})
+    wanted = pl.DataFrame(
+        {"choose": [choose], "n": [n], "latents": [listed]}, schema_overrides={"latents": pl.List(pl.Int32)}
+    )
     tables = [latents.compute(work(study, "latents", scene, block, selections=wanted)) for block in range(study.blocks)]
     rows = [TABLES["latents"].conform(table["latents"]) for table in tables]
     return pl.concat([cast(pl.DataFrame, pl.from_arrow(each)) for each in rows])
@@ -168,18 +178,23 @@ def computed_latents(scene: Scene, study: Study, choose: str = "all", n: int | N
 
 def computed_examples(scene: Scene, sample: str, chosen: Sequence[int], study: Study | None = None) -> pl.DataFrame:
     """The rows of the table ``examples`` for some latents."""
-    rows = pl.DataFrame({"latent": list(chosen), "is_chosen": [True] * len(chosen)}, schema={"latent": pl.Int32, "is_chosen": pl.Boolean})
+    rows = pl.DataFrame(
+        {"latent": list(chosen), "is_chosen": [True] * len(chosen)},
+        schema={"latent": pl.Int32, "is_chosen": pl.Boolean},
+    )
     table = examples.compute(work(study or study_of(), f"examples/{sample}", scene, 0, latents=rows))["examples"]
     return cast(pl.DataFrame, pl.from_arrow(TABLES["examples"].conform(table)))
 
 
 def place_of(scene: Scene, row: dict[str, Any]) -> Place:
     """The window that a row of ``examples`` says it is; there must be one, and it must count."""
-    (place,) = [p for p in scene.places() if (p.shard, p.context, p.start) == (row["shard"], row["context"], row["start"])]
+    (place,) = [
+        p for p in scene.places() if (p.shard, p.context, p.start) == (row["shard"], row["context"], row["start"])
+    ]
     return place
 
 
-SEEDS = pytest.mark.parametrize("scene", [Scene(seed) for seed in range(3)], ids=range(3))
+SEEDS = pytest.mark.parametrize("scene", [Scene(seed) for seed in range(2)], ids=range(2))
 
 
 # windows
@@ -191,7 +206,9 @@ def test_windows_that_count_are_whole_and_the_first_of_their_text(scene: Scene, 
     windows = scene.windows(length)
     found = [
         (windows.shards[windows.context_shard[context]], int(windows.context_index[context]), int(start))
-        for context, start in zip(windows.context[windows.counts], windows.start_in_context[windows.counts], strict=True)
+        for context, start in zip(
+            windows.context[windows.counts], windows.start_in_context[windows.counts], strict=True
+        )
     ]
     assert found == [(place.shard, place.context, place.start) for place in scene.places(length)]
 
@@ -200,14 +217,18 @@ def test_windows_that_count_are_whole_and_the_first_of_their_text(scene: Scene, 
 def test_each_position_lies_in_its_context_window_and_split(scene: Scene) -> None:
     windows = scene.windows()
     tokens = [token for shard in scene.shards for row in scene.of(shard) for token in row["tokens"]]
-    owners = [n for n, row in enumerate(row for shard in scene.shards for row in scene.of(shard)) for _ in row["tokens"]]
+    owners = [
+        n for n, row in enumerate(row for shard in scene.shards for row in scene.of(shard)) for _ in row["tokens"]
+    ]
     rows = [row for shard in scene.shards for row in scene.of(shard)]
     starts = np.cumsum([0, *(len(row["tokens"]) for row in rows)])
     positions = np.arange(len(tokens))
     assert windows.tokens.tolist() == tokens
     assert windows.contexts_of(positions).tolist() == owners
     found = windows.of(positions)
-    assert windows.start[found].tolist() == [starts[n] + (at - starts[n]) // LENGTH * LENGTH for at, n in enumerate(owners)]
+    assert windows.start[found].tolist() == [
+        starts[n] + (at - starts[n]) // LENGTH * LENGTH for at, n in enumerate(owners)
+    ]
     assert windows.context[found].tolist() == owners
     assert [SPLITS[split] for split in windows.split[found]] == [rows[n]["split"] for n in owners]
     assert windows.is_excluded.tolist() == [flag for shard in scene.shards for flag in scene.is_excluded(shard)]
@@ -226,7 +247,9 @@ def test_a_new_shard_changes_nothing_about_earlier_windows(scene: Scene) -> None
 
 @SEEDS
 def test_the_order_of_rows_does_not_matter_to_windows(scene: Scene) -> None:
-    shuffled = find_windows(scene.contexts_frame().collect().sample(fraction=1, shuffle=True, seed=1).lazy(), scene.shards, LENGTH)
+    shuffled = find_windows(
+        scene.contexts_frame().collect().sample(fraction=1, shuffle=True, seed=1).lazy(), scene.shards, LENGTH
+    )
     for name, value in vars(scene.windows()).items():
         assert np.array_equal(getattr(shuffled, name), value), name
 
@@ -258,7 +281,9 @@ def test_blocks_divide_the_latents(width: int, blocks: int) -> None:
     assert ranges[0][0] == 0
     assert ranges[-1][1] == width
     assert all(one[1] == other[0] for one, other in pairwise(ranges))
-    assert all(latent * blocks // width == block for block, (first, last) in enumerate(ranges) for latent in range(first, last))
+    assert all(
+        latent * blocks // width == block for block, (first, last) in enumerate(ranges) for latent in range(first, last)
+    )
 
 
 @SEEDS
@@ -286,17 +311,31 @@ def test_windows_are_counted_by_split(scene: Scene) -> None:
         assert [row[f"windows_{split}"] for split in SPLITS] == [fires[split] for split in SPLITS]
 
 
+def seen_by_explainers(scene: Scene) -> dict[tuple[str, int], int]:
+    """Token at each (shard, position) of the split explain, without windows whose text has its place elsewhere."""
+    places = {(place.shard, place.context, place.start) for place in scene.places()}
+    found: dict[tuple[str, int], int] = {}
+    for shard in scene.shards:
+        position = 0
+        for row in scene.of(shard):
+            for at, token in enumerate(row["tokens"]):
+                start = at // LENGTH * LENGTH
+                is_whole = start + LENGTH <= len(row["tokens"])
+                if row["split"] == "explain" and (not is_whole or (shard, row["context"], start) in places):
+                    found[shard, position] = token
+                position += 1
+    return found
+
+
 @SEEDS
-def test_top_tokens_are_those_of_the_explain_split_alone(scene: Scene) -> None:
-    token_at = {
-        shard: [(token, row["split"]) for row in scene.of(shard) for token in row["tokens"]] for shard in scene.shards
-    }
+def test_top_tokens_are_those_that_explainers_may_see(scene: Scene) -> None:
+    seen = seen_by_explainers(scene)
     for row in computed_latents(scene, study_of()).iter_rows(named=True):
         mass: dict[int, float] = defaultdict(float)
         count: Counter[int] = Counter()
         for each in scene.firings:
-            token, split = token_at[each.shard][each.position]
-            if each.latent == row["latent"] and split == "explain":
+            token = seen.get((each.shard, each.position))
+            if each.latent == row["latent"] and token is not None:
                 mass[token] += each.activation
                 count[token] += 1
         wanted = sorted(mass, key=lambda token: (-mass[token], token))[:10]
@@ -308,10 +347,12 @@ def test_top_tokens_are_those_of_the_explain_split_alone(scene: Scene) -> None:
 
 
 def token_scene(activations: dict[int, float]) -> Scene:
-    """A long context of the split explain, in which latent 0 fires once on each of some tokens and not on 2,000 others."""
+    """A context of the split explain, in which latent 0 fires once on each of some tokens and not on 2,000 others."""
     scene = Scene(0, contexts=0, shards=SHARDS[:1])
     tokens = [BOS, *activations, *range(1000, 3000)]
-    scene.rows = [{"shard": SHARDS[0], "context": 0, "tokens": tokens, "excluded": [0], "split": "explain", "documents": []}]
+    scene.rows = [
+        {"shard": SHARDS[0], "context": 0, "tokens": tokens, "excluded": [0], "split": "explain", "documents": []}
+    ]
     scene.firings = [Firing(SHARDS[0], 0, place, value) for place, value in enumerate(activations.values(), start=1)]
     return scene
 
@@ -332,7 +373,9 @@ def test_top_tokens_do_not_depend_on_the_scale_of_activations(scale: float) -> N
     ],
     ids=["one token", "two tokens", "long tail"],
 )
-def test_single_token_latents_have_nearly_all_their_mass_on_one_token(activations: dict[int, float], triage: str) -> None:
+def test_single_token_latents_have_nearly_all_their_mass_on_one_token(
+    activations: dict[int, float], triage: str
+) -> None:
     study = study_of(selection={"window": 1, "min_windows": {}})
     assert computed_latents(token_scene(activations), study)["triage"][0] == triage
 
@@ -406,7 +449,9 @@ def test_activating_windows_fire_and_the_others_never_do(scene: Scene, sample: s
     frame = computed_examples(scene, sample, CHOSEN)
     candidates = [place for place in scene.places() if place.split == choice.split]
     for latent in CHOSEN:
-        fires = {is_on: [p for p in candidates if any(scene.activations(latent, p)) == is_on] for is_on in (True, False)}
+        fires = {
+            is_on: [p for p in candidates if any(scene.activations(latent, p)) == is_on] for is_on in (True, False)
+        }
         own = frame.filter(latent=latent)
         for is_on, wanted in ((True, choice.windows), (False, choice.negatives)):
             rows = own.filter(is_activating=is_on).sort("rank").to_dicts()
@@ -493,7 +538,7 @@ def test_another_seed_and_another_latent_draw_other_windows() -> None:
 
 
 def test_a_new_shard_keeps_the_order_of_the_windows_there_were() -> None:
-    everything = {"split": "score", "sampler": "random", "windows": 10_000, "negatives": 10_000, "window": LENGTH}
+    everything = {"split": "score", "sampler": "random", "windows": 10_000, "negatives": 10_000}
     study, scene = study_of(samples={"test": everything}), Scene(0)
     before = Scene(0)
     before.shards = scene.shards[:1]
@@ -547,12 +592,12 @@ def test_a_character_is_with_the_first_of_its_own_tokens(text: str, pieces: list
     assert frame["pieces"].to_list() == [pieces]
 
 
-def test_bos_has_no_text_and_a_separator_is_a_line_break() -> None:
+def test_bos_has_no_text_and_a_separator_is_a_paragraph_separator() -> None:
     scene = text_scene("abcd")
     scene.rows[0].update(tokens=[BOS, 100, SEPARATOR, 101], excluded=[0, 2])
     scene.firings = [Firing(SHARDS[0], 0, 1, 1.0)]
     row = computed_examples(scene, "test", [0]).row(0, named=True)
-    assert row["pieces"] == ["", "a", "\n", "b"]
+    assert row["pieces"] == ["", "a", "\u2029", "b"]
 
 
 # no text in two roles
@@ -562,7 +607,7 @@ def texts_by_split(scene: Scene, latent: int) -> dict[str, set[str]]:
     """All texts of windows that each split's sample gives a latent."""
     study = study_of(
         samples={
-            split: {"split": split, "windows": 10_000, "negatives": 10_000, "window": LENGTH, "sampler": "random"} for split in SPLITS
+            split: {"split": split, "windows": 10_000, "negatives": 10_000, "sampler": "random"} for split in SPLITS
         }
     )
     return {split: set(computed_examples(scene, split, [latent], study)["text"]) for split in SPLITS}
@@ -578,7 +623,9 @@ def test_no_text_has_two_roles_for_a_latent_even_if_documents_repeat(seed: int) 
         texts = chance.choices(documents, k=12)
         tokens = FakeSubject().tokenize(texts)
         packed = pack([Document("d", text) for text in texts], tokens, 17, BOS, SEPARATOR)
-        for index, (context, split) in enumerate(zip(packed, assign_splits([c.tokens for c in packed], Split()), strict=True)):
+        for index, (context, split) in enumerate(
+            zip(packed, assign_splits([c.tokens for c in packed], Split()), strict=True)
+        ):
             scene.rows.append({"shard": shard, "context": index, "split": split, **vars(context)})
         positions = [at for at, is_excluded in enumerate(scene.is_excluded(shard)) if not is_excluded]
         scene.firings += [Firing(shard, 0, at, 1.0) for at in sorted(chance.sample(positions, len(positions) // 3))]

@@ -33,7 +33,7 @@ LABELLED = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_
 # AUROC
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(MEASURED)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[bool, float, bool]]) -> None:
     truth, measure, _ = arrays(rows)
@@ -52,7 +52,7 @@ def test_one_class_has_no_metric(truth: list[bool]) -> None:
         assert (each.value, each.low, each.high, each.worst, each.best) == nothing
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0, 1), SIZES, SIZES)
 def test_the_interval_holds_the_value_and_stays_in_bounds(value: float, positives: int, negatives: int) -> None:
     low, high = auroc_interval(value, positives, negatives)
@@ -69,7 +69,7 @@ def test_the_interval_is_not_degenerate_at_the_ends(positives: int, negatives: i
     assert low == pytest.approx(auroc_interval(1 - 1e-9, positives, negatives)[0], abs=1e-3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.01, 0.99), SIZES, SIZES)
 def test_the_interval_is_symmetric(value: float, positives: int, negatives: int) -> None:
     low, high = auroc_interval(value, positives, negatives)
@@ -77,7 +77,7 @@ def test_the_interval_is_symmetric(value: float, positives: int, negatives: int)
     assert auroc_interval(value, negatives, positives) == (pytest.approx(low), pytest.approx(high))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.01, 0.99), SIZES, SIZES)
 def test_its_ends_are_z_standard_errors_of_hanley_and_mcneil_away(value: float, positives: int, negatives: int) -> None:
     for end in auroc_interval(value, positives, negatives):
@@ -85,10 +85,12 @@ def test_its_ends_are_z_standard_errors_of_hanley_and_mcneil_away(value: float, 
         q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
         # With the mean of the sample sizes in the place of each, as Newcombe's method 5 has it.
         variance = end * (1 - end) + (mean - 1) * (q1 - end**2) + (mean - 1) * (q2 - end**2)
-        assert abs(end - value) == pytest.approx(1.959964 * sqrt(variance / (positives * negatives)), rel=1e-4, abs=1e-6)
+        assert abs(end - value) == pytest.approx(
+            1.959964 * sqrt(variance / (positives * negatives)), rel=1e-4, abs=1e-6
+        )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0, 1), SIZES, st.integers(2, 5))
 def test_the_interval_narrows_with_more_windows_and_less_confidence(value: float, n: int, factor: int) -> None:
     low, high = auroc_interval(value, n, n)
@@ -117,7 +119,7 @@ def replaced(values: np.ndarray, failed: np.ndarray, outcome: tuple[Any, ...]) -
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(MEASURED.filter(lambda rows: sum(row[2] for row in rows) <= 4))
 def test_the_bounds_of_auroc_are_those_of_all_outcomes(rows: list[tuple[bool, float, bool]]) -> None:
     truth, measure, failed = arrays(rows)
@@ -125,7 +127,9 @@ def test_the_bounds_of_auroc_are_those_of_all_outcomes(rows: list[tuple[bool, fl
     outcomes = [pairs_won(truth, replaced(measure, failed, each)) for each in all_outcomes(failed, [-9.0, 0.0, 9.0])]
     found = rank_metric(truth, measure, failed)
     assert found.name == "auroc"
-    assert found.value == (None if (value := pairs_won(truth[~failed], measure[~failed])) is None else pytest.approx(value))
+    assert found.value == (
+        None if (value := pairs_won(truth[~failed], measure[~failed])) is None else pytest.approx(value)
+    )
     if truth.all() or not truth.any():
         assert (found.worst, found.best) == (None, None)
     else:
@@ -133,7 +137,7 @@ def test_the_bounds_of_auroc_are_those_of_all_outcomes(rows: list[tuple[bool, fl
         assert (found.worst, found.best) == (pytest.approx(min(defined)), pytest.approx(max(defined)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(LABELLED.filter(lambda rows: sum(row[2] for row in rows) <= 4))
 def test_the_bounds_of_labels_are_those_of_all_outcomes(rows: list[tuple[bool, bool, bool]]) -> None:
     truth, prediction, failed = arrays(rows)
@@ -146,7 +150,9 @@ def test_the_bounds_of_labels_are_those_of_all_outcomes(rows: list[tuple[bool, b
         else:
             assert found.value == pytest.approx(score(truth[seen], prediction[seen]))
         if not truth.all() and truth.any():
-            outcomes = [score(truth, replaced(prediction, failed, each)) for each in all_outcomes(failed, [True, False])]
+            outcomes = [
+                score(truth, replaced(prediction, failed, each)) for each in all_outcomes(failed, [True, False])
+            ]
             assert (found.worst, found.best) == (pytest.approx(min(outcomes)), pytest.approx(max(outcomes)))
 
 
@@ -168,7 +174,7 @@ def bounds_hold(metric: Metric) -> bool:
     return metric.worst - 1e-12 <= metric.value <= metric.best + 1e-12
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(MEASURED, LABELLED)
 def test_worst_value_and_best_are_in_order(
     measured: list[tuple[bool, float, bool]], labelled: list[tuple[bool, bool, bool]]
@@ -204,7 +210,9 @@ def test_with_all_judgements_failed_only_the_bounds_are_known() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=20).filter(lambda values: len({round(v, 3) for v in values}) > 1))
+@given(
+    st.lists(st.floats(-10, 10), min_size=2, max_size=20).filter(lambda values: len({round(v, 3) for v in values}) > 1)
+)
 def test_the_interval_of_a_mean_is_student_s(values: list[float]) -> None:
     mean, low, high = mean_interval(np.array(values))
     known = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)

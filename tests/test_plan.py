@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +20,7 @@ from assets.partitions import shards_name
 from latentlake.errors import LakeError, StudyError
 from latentlake.flow import Flow, Stage
 from latentlake.plan import product_ranges
-from latentlake.study import Study
+from latentlake.study import Study, load_study
 from tests.workbench import STUDY
 
 # Neither in the order of strings nor in the order of numbers.
@@ -34,7 +37,10 @@ def study(**changes: Any) -> Study:
         section: {name: {k: v for k, v in entry.items() if k != "prompt"} for name, entry in STUDY[section].items()}
         for section in ("explainers", "scorers")
     }
-    return Study.model_validate({**STUDY, **wide, **packaged, **changes})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(yaml.safe_dump({**STUDY, **wide, **packaged, **changes}, sort_keys=False))
+        return load_study(path)
 
 
 def stage(*dimensions: str) -> Stage:
@@ -58,7 +64,12 @@ def ranges_of(of: Stage, wanted: Sequence[str]) -> list[tuple[str, str]]:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.sampled_from([("shard",), ("block",), ("dictionary", "shard"), ("dictionary", "block"), ("block", "dictionary")]), st.data())
+@given(
+    st.sampled_from(
+        [("shard",), ("block",), ("dictionary", "shard"), ("dictionary", "block"), ("block", "dictionary")]
+    ),
+    st.data(),
+)
 def test_ranges_cover_what_is_wanted_once_and_nothing_else(dimensions: tuple[str, ...], data: Any) -> None:
     of = stage(*dimensions)
     everything = [of.key(dict(zip(dimensions, each, strict=True))) for each in product(*(AXES[d] for d in dimensions))]
@@ -93,7 +104,10 @@ def test_a_new_shard_is_one_range_over_all_dictionaries() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.sampled_from(AXES["dictionary"]), min_size=2, max_size=2), st.lists(st.sampled_from(SHARDS), min_size=2, max_size=2))
+@given(
+    st.lists(st.sampled_from(AXES["dictionary"]), min_size=2, max_size=2),
+    st.lists(st.sampled_from(SHARDS), min_size=2, max_size=2),
+)
 def test_keys_and_values_are_inverse(dictionaries: list[str], shards: list[str]) -> None:
     of = stage("dictionary", "shard")
     values = {"dictionary": dictionaries[0], "shard": shards[0]}
@@ -107,7 +121,9 @@ def test_a_key_of_another_shape_is_refused(of: Stage, key: str) -> None:
         of.values(key)
 
 
-@pytest.mark.parametrize(("shards", "used"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (1000, 512)])
+@pytest.mark.parametrize(
+    ("shards", "used"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (1000, 512)]
+)
 def test_doubling_uses_the_first_power_of_two(shards: int, used: int) -> None:
     names = [f"s{n}" for n in range(shards)]
     assert list(Flow(study(refresh="doubling")).used_shards(names)) == names[:used]

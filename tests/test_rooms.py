@@ -19,7 +19,12 @@ MAY_IMPORT = {
     "latentlake/prompts": ["latentlake.digest"],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
-    "latentlake/study": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_errors")],
+    "latentlake/study": [
+        f"latentlake.{name}"
+        for name in (
+            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_errors",
+        )
+    ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
     "latentlake/lake": ["latentlake.errors", "latentlake.tables"],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],

@@ -39,7 +39,6 @@ samples:
     split: explain
     sampler: top
     windows: 3
-    window: 8
   select:
     split: select
     windows: 4
@@ -338,14 +337,16 @@ def leaves(value: Any, place: str = "") -> dict[str, Any]:
 # Another valid value, where that is not the number plus one or the text plus a letter.
 OTHERWISE = {
     "corpus.refresh": "doubling", "dictionaries.one.latents": [3], "samples.strong.sampler": "random",
-    "llms.reader.engine": "sentence_transformers", "llms.vectors.engine": "transformers", "explainers.default.llm": "reader",
-    "explainers.default.embedder": "vectors", "scorers.cosine.explainers": ["words"], "scorers.cosine.windows": 7,
+    "llms.reader.engine": "sentence_transformers", "llms.vectors.engine": "transformers",
+    "explainers.default.llm": "reader", "explainers.default.embedder": "vectors",
+    "scorers.cosine.explainers": ["words"], "scorers.cosine.windows": 7,
     "scorers.cosine.embedder": "vectors", "scorers.bits.explainers": ["words"], "scorers.bits.llm": "reader",
 }  # fmt: skip
 # Places where this study allows no other value.
 FIXED = {
-    "samples.strong.split", "samples.select.split", "samples.test.split", "explainers.words.method", "explainers.default.method",
-    "explainers.default.sample", "explainers.default.select_sample", "scorers.cosine.method", "scorers.cosine.sample",
+    "samples.strong.split", "samples.select.split", "samples.test.split",
+    "explainers.words.method", "explainers.default.method", "explainers.default.sample",
+    "explainers.default.select_sample", "scorers.cosine.method", "scorers.cosine.sample",
     "scorers.bits.method", "scorers.bits.sample", "llms.judge.engine", "llms.embedder.engine",
 }  # fmt: skip
 
@@ -404,4 +405,6 @@ def test_a_prompt_stays_what_it_was_when_the_study_was_read(file: Path) -> None:
     digest = study.prompt("mine.txt").digest
     prompt.write_text("after\n%%\n$words $texts\n")
     assert study.prompt("mine.txt").digest == digest
+    with pytest.raises(StudyChangedError):
+        require_unchanged(study, file)
     assert load_study(file).prompt("mine.txt").digest != digest

@@ -14,7 +14,6 @@ import yaml
 from definitions import build_definitions
 from jobs.progress import TerminalProgress
 from jobs.run import Run
-from jobs.staleness import dagster_stale
 from latentlake.catalog import Catalog
 from latentlake.coders.sparsify import SparsifyCoder
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject, write_coder
@@ -24,6 +23,7 @@ from latentlake.protocols import Handles
 from latentlake.study import Study
 from latentlake.view import View
 from resources.lake import LakeResource
+from tests.staleness import dagster_stale, is_published
 
 WIDTH, LATENTS = 16, 64
 WORDS = [
@@ -55,9 +55,9 @@ STUDY: dict[str, Any] = {
     "dictionaries": {"one": {"hookpoint": "layers.1", "coder": "coders/one", "latents": 6}},
     "selection": {"window": 8, "min_windows": {"explain": 4, "select": 2, "score": 4}},
     "samples": {
-        "strong": {"split": "explain", "sampler": "top", "windows": 3, "window": 8},
-        "select": {"split": "select", "windows": 4, "negatives": 4, "window": 8},
-        "test": {"split": "score", "windows": 8, "negatives": 8, "window": 8},
+        "strong": {"split": "explain", "sampler": "top", "windows": 3},
+        "select": {"split": "select", "windows": 4, "negatives": 4},
+        "test": {"split": "score", "windows": 8, "negatives": 8},
     },
     "llms": {
         "judge": {"model": "model", "engine": "transformers"},
@@ -155,7 +155,7 @@ class Workbench:
         return Counter(
             each.stage.name
             for each in plan.all()
-            if each.state is State.STALE or (each.state is State.WAITING and not plan.is_known(each))
+            if each.state is State.STALE or (each.state is State.WAITING and not is_published(plan, each))
         )
 
     def dagster_stale(self) -> Counter[str]:

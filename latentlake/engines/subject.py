@@ -85,6 +85,8 @@ class HookedSubject:
 
     def detokenize(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Text of each list of token ids, special tokens left out."""
+        if not tokens:  # the tokenizer would make one text of none
+            return []
         texts: list[str] = self._tokenizer.batch_decode(
             [list(each) for each in tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

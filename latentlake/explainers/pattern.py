@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from latentlake.choices import EmbedderName, ExplainSample, LLMName, PromptName, SelectSample
+from latentlake.choices import EmbedderName, ExplainSample, LLMName, Refers, SelectSample
 from latentlake.explainers import Explainer, Hypothesis
 from latentlake.explainers.tokens import list_tokens, top_words
 from latentlake.marking import mark, marked_words
@@ -39,7 +39,7 @@ class Pattern(Explainer):
     llm: LLMName
     sample: ExplainSample
     windows: Positive = 4
-    prompt: PromptName = "pattern"
+    prompt: Annotated[str, Refers("prompts", places=((), ("words", "texts")))] = "pattern"
     draws: Positive = 3
     temperature: Annotated[float, Field(ge=0)] = 0.7
     max_tokens: Positive = 16

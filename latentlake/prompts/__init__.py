@@ -5,6 +5,7 @@ two parts, divided by a line that holds only ``%%``: the prefix, which many call
 suffix. ``$name`` stands for what is filled in (``$$`` for a dollar sign).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -26,6 +27,18 @@ class Prompt:
     def digest(self) -> str:
         """Digest of both parts; it belongs to the recipe of whatever uses the prompt."""
         return digest([self.prefix, self.suffix])
+
+    def require_places(self, places: tuple[Sequence[str], Sequence[str]]) -> None:
+        """Refuse a prompt that has other places than ``places`` (of prefix and suffix).
+
+        Raises:
+            ValueError: a place is missing, or one would not be filled.
+        """
+        for part, text, wanted in zip(("prefix", "suffix"), (self.prefix, self.suffix), places, strict=True):
+            found = set(Template(text).get_identifiers())
+            if found != set(wanted):
+                names = ", ".join(f"${name}" for name in wanted) or "no places"
+                raise ValueError(f"its {part} must have {names} and has {', '.join(sorted(found)) or 'none'}")
 
     def fill_prefix(self, **values: str) -> str:
         """The shared part; every place must be given."""

@@ -48,10 +48,11 @@ class Scorer(Choices):
 
     ``explainers``: whose explanations are judged. ``sample``: the windows to judge, the first ``windows`` by rank of
     the activating ones and of the others. ``version``: raised by hand whenever the same settings would give other
-    judgements.
+    judgements. ``is_labelling``: whether judgements have predictions, and so balanced accuracy and F1.
     """
 
     version: ClassVar[str]
+    is_labelling: ClassVar[bool] = False
     method: str
     explainers: ExplainerNames
     sample: ScoreSample

@@ -4,10 +4,10 @@ One window a prompt, and the probability of "yes" from the model's logits: no re
 """
 
 from collections.abc import Sequence
-from math import exp
-from typing import TYPE_CHECKING, ClassVar, Literal
+from math import exp, inf
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from latentlake.choices import LLMName, PromptName
+from latentlake.choices import LLMName, Refers
 from latentlake.protocols import Answer, Asked, Call, Choose
 from latentlake.registry import SCORERS
 from latentlake.scorers import Case, Judgement, Scorer
@@ -21,9 +21,10 @@ class Detection(Scorer):
     """``yes``, ``no``: the answers whose probabilities are compared."""
 
     version: ClassVar[str] = "1"
+    is_labelling: ClassVar[bool] = True
     method: Literal["detection"]
     llm: LLMName
-    prompt: PromptName = "detection"
+    prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("window",)))] = "detection"
     yes: str = " yes"
     no: str = " no"
 
@@ -49,5 +50,7 @@ def _read(answer: Answer) -> Judgement:
     if reply.error is not None or reply.logprobs is None:
         return Judgement(error=reply.error or "no_logprobs", call=answer.key)
     yes, no = reply.logprobs
+    if max(yes, no) == -inf:
+        return Judgement(error="no_logprobs", call=answer.key)
     probability = round(1 / (1 + exp(min(no - yes, 700.0))), 6)
     return Judgement(prediction=probability > 0.5, probability=probability, call=answer.key)

@@ -5,9 +5,9 @@ neutral part depends on the window alone and is computed once for all explanatio
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from latentlake.choices import LLMName, PromptName
+from latentlake.choices import LLMName, Refers
 from latentlake.protocols import Answer, Asked, Call, Score
 from latentlake.registry import SCORERS
 from latentlake.scorers import Case, Judgement, Scorer
@@ -23,7 +23,7 @@ class Surprisal(Scorer):
     version: ClassVar[str] = "1"
     method: Literal["surprisal"]
     llm: LLMName
-    prompt: PromptName = "surprisal"
+    prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("window",)))] = "surprisal"
     neutral: str = "various things"
 
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
@@ -49,5 +49,7 @@ def _compare(given: Answer, neutral: Answer) -> Judgement:
     for answer in (given, neutral):
         if answer.reply.error is not None:
             return Judgement(error=answer.reply.error, call=answer.key)
+        if answer.reply.logprobs is None:
+            return Judgement(error="no_logprobs", call=answer.key)
     likelihoods = [sum(answer.reply.logprobs or ()) for answer in (given, neutral)]
     return Judgement(measure=round(likelihoods[0] - likelihoods[1], 4), call=given.key)

@@ -106,6 +106,8 @@ def _require_fit(tokens: int, coders: dict[str, Coder]) -> None:
 
 def _pack(latents: np.ndarray, positions: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The firings among top-k activations [n, k], unsorted."""
+    if not np.isfinite(values).all():
+        raise InputError("an activation is not a finite number; give the subject the dtype float32 or bfloat16")
     values = round_mantissa(values)
     row, column = np.nonzero(values > 0)
     top = latents[row, column].astype(np.uint64) << np.uint64(64 - _LATENT_BITS)

@@ -15,13 +15,15 @@ from latentlake.windows import Firings, Windows, find_windows, read_firings
 from latentlake.work import Tables, Work
 
 DECILES = 10
+# Between documents stands Unicode's paragraph separator: a line break would make windows of different tokens one text.
+SEPARATOR = "\u2029"
 
 
 def compute(work: Work) -> Tables:
     """The windows of one sample for the chosen latents of one block."""
     sample = work.study.samples[work.stage.constants["sample"]]
     chosen = work.frame("latents").filter("is_chosen").select("latent").collect()["latent"].sort().to_numpy()
-    windows = find_windows(work.frame("contexts"), work.shards, sample.window)
+    windows = find_windows(work.frame("contexts"), work.shards, work.study.selection.window)
     firings = read_firings(work.frame("activations"), windows, pl.col("latent").is_in(chosen.tolist()))
     drawn = [pl.DataFrame(schema=_DRAWN)]
     for place, latent in enumerate(chosen.tolist()):
@@ -58,6 +60,8 @@ def _draw(latent: int, firings: Firings, windows: Windows, sample: Sample, seed:
     decile = deciles(strength, hashes[fired_here])
     order = draw_order(sample.sampler, strength, decile, hashes[fired_here])[: sample.windows]
     yield _drawn(latent, fired_here[order], decile[order], True, sample.sampler)
+    if not sample.negatives:
+        return
     silent = windows.counts & (windows.split == split)
     silent[fired] = False
     others = np.flatnonzero(silent)
@@ -137,28 +141,27 @@ def _activations(latent: np.ndarray, places: np.ndarray, firings: Firings, posit
 
 
 def _texts(tokens: np.ndarray, is_excluded: np.ndarray, subject: Subject) -> Iterator[list[tuple[int, str]]]:
-    """(token, text) of each token of each window; BOS has no text, a separator is a line break."""
+    """(token, text) of each token of each window; BOS has no text, a separator has one that no token has."""
     unique = np.unique(tokens).tolist()
     texts = dict(zip(unique, subject.detokenize([[token] for token in unique]), strict=True))
     for row, skip in zip(tokens.tolist(), is_excluded.tolist(), strict=True):
         yield [
-            (-1, "" if token == subject.bos and place == 0 else "\n") if out else (token, texts[token])
+            (-1, "" if token == subject.bos and place == 0 else SEPARATOR) if out else (token, texts[token])
             for place, (token, out) in enumerate(zip(row, skip, strict=True))
         ]
 
 
 def _pieces(row: list[tuple[int, str]], subject: Subject) -> Iterator[str]:
     """Text of each token. Tokens that are parts of one character give it to the first of them."""
-    broken: list[int] = []
+    parts: list[int] = []
     for token, text in row:
-        if "\ufffd" in text:
-            broken.append(token)
+        if not parts and "\ufffd" not in text:
+            yield text
             continue
-        yield from _together(broken, subject)
-        broken = []
-        yield text
-    yield from _together(broken, subject)
-
-
-def _together(tokens: list[int], subject: Subject) -> list[str]:
-    return [subject.detokenize([tokens])[0], *[""] * (len(tokens) - 1)] if tokens else []
+        parts.append(token)
+        whole = subject.detokenize([parts])[0]
+        if "\ufffd" not in whole:
+            yield from (whole, *[""] * (len(parts) - 1))
+            parts = []
+    if parts:  # the window ends within a character
+        yield from (subject.detokenize([parts])[0], *[""] * (len(parts) - 1))

@@ -29,7 +29,7 @@ def compute(work: Work) -> Tables:
     frame = pl.DataFrame({"latent": latents.astype(np.int32), **_statistics(local, windows, len(latents))})
     frame = frame.with_columns(
         *(pl.Series(f"windows_{split}", counted[:, index]) for index, split in enumerate(SPLITS)),
-        top_tokens=_top_tokens(local, windows, len(latents), work.handles.subject()),
+        **_top_tokens(local, windows, len(latents), work.handles.subject()),
     )
     frame = _triage(frame, work.study.selection)
     chosen = _choose(frame, work, width)
@@ -75,16 +75,18 @@ def _statistics(firings: Firings, windows: Windows, n: int) -> dict[str, Any]:
     }
 
 
-def _top_tokens(firings: Firings, windows: Windows, n: int, subject: Subject) -> pl.Series:
-    """The tokens with most activation mass of each latent, in the split that explainers see and no other.
+def _top_tokens(firings: Firings, windows: Windows, n: int, subject: Subject) -> dict[str, Any]:
+    """The tokens with most activation mass of each latent, in the split that explainers see and no other; and all mass.
 
-    Taken over all splits they would carry what the scored windows hold into the explanation.
+    Taken over all splits, or over repeats of windows whose place is in another, they would carry what the scored windows
+    hold into the explanation.
     """
-    seen = windows.context_split[windows.contexts_of(firings.position)] == SPLITS.index("explain")
+    window = windows.of(firings.position)
+    seen = (windows.split[window] == SPLITS.index("explain")) & (windows.counts | ~windows.is_whole)[window]
     token = windows.tokens[firings.position[seen]].astype(np.int64)
     vocabulary = int(windows.tokens.max(initial=0)) + 1
     pair, inverse, count = np.unique(firings.latent[seen] * vocabulary + token, return_inverse=True, return_counts=True)
-    mass = np.round(np.bincount(inverse, weights=firings.activation[seen], minlength=len(pair)), 3)
+    mass = np.bincount(inverse, weights=firings.activation[seen], minlength=len(pair))
     order = np.lexsort((pair, -mass, pair // vocabulary))
     latent = pair[order] // vocabulary
     rank = np.arange(len(order)) - np.searchsorted(latent, latent)
@@ -98,7 +100,8 @@ def _top_tokens(firings: Firings, windows: Windows, n: int, subject: Subject) ->
         entry = {"token": token_id, "text": texts[token_id], "count": int(count[place]), "mass": float(mass[place])}
         top[int(pair[place]) // vocabulary].append(entry)
     fields = {"token": pl.Int32, "text": pl.String, "count": pl.Int64, "mass": pl.Float64}
-    return pl.Series(top, dtype=pl.List(pl.Struct(fields)))
+    total = np.bincount(firings.latent[seen], weights=firings.activation[seen], minlength=n)
+    return {"top_tokens": pl.Series(top, dtype=pl.List(pl.Struct(fields))), "mass": total}
 
 
 def _triage(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
@@ -109,8 +112,8 @@ def _triage(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
         )
         for split, n in selection.min_windows.items()
     ]
-    masses = pl.col("top_tokens").list.eval(pl.element().struct.field("mass"))
-    is_single = masses.list.first().fill_null(0) > SINGLE * masses.list.sum()
+    first = pl.col("top_tokens").list.first().struct.field("mass").fill_null(0)
+    is_single = first > SINGLE * pl.col("mass")
     return frame.with_columns(lack=pl.coalesce([*lacks, pl.lit(None, dtype=pl.String)])).with_columns(
         triage=pl.when(pl.col("n_tokens") == 0)
         .then(pl.lit("dead"))
@@ -135,7 +138,7 @@ def _choose(frame: pl.DataFrame, work: Work, width: int) -> pl.DataFrame:
         wanted = _draw(frame["latent"], is_able, _share(selection["n"], work), work.study.seed)
         why = "not drawn"
     else:
-        wanted = pl.Series([True] * len(frame))
+        wanted = pl.Series([True] * len(frame), dtype=pl.Boolean)
         why = ""
     lack = pl.when(pl.col("triage") == "dead").then(pl.lit("never fires")).otherwise(pl.col("lack"))
     return frame.select(

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from latentlake.digest import mix, seed_of
-from latentlake.metrics import Metric, label_metrics, rank_metric
+from latentlake.metrics import LABEL_METRICS, Metric, label_metrics, rank_metric
 from latentlake.scorers import Case, Judgement, Scorer
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
@@ -22,7 +22,12 @@ def compute(work: Work) -> Tables:
     scorer = work.study.scorers[work.stage.constants["scorer"]]
     given = _given(explained, work.study.seed)
     judgements = _judge(work, scorer, given)
-    scores = [row for each in given.iter_rows(named=True) for row in _score(each, judgements)]
+    groups = judgements.partition_by("latent", "control", as_dict=True)
+    scores = [
+        row
+        for each in given.iter_rows(named=True)
+        for row in _score(each, groups.get((each["latent"], each["control"])), scorer.is_labelling)
+    ]
     common = work.stage.columns(work.values)
     judged = judgements.with_columns(**work.columns(len(judgements)))
     return {
@@ -84,25 +89,26 @@ def _row(judgement: Judgement) -> dict[str, Any]:
     return vars(judgement)
 
 
-def _score(given: dict[str, Any], judgements: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """The metrics of one latent and control; a single row with the reason where there is nothing to score."""
+def _score(given: dict[str, Any], rows: pl.DataFrame | None, is_labelling: bool) -> Iterator[dict[str, Any]]:
+    """The metrics of one latent and control; rows with the reason where there is nothing to score."""
     who = {"latent": given["latent"], "control": given["control"]}
-    rows = judgements.filter((pl.col("latent") == given["latent"]) & pl.col("control").eq_missing(given["control"]))
-    if given["error"] or rows.is_empty():
+    if rows is None:
         nothing = dict.fromkeys(("value", "low", "high", "worst", "best"))
-        yield {**who, "metric": "auroc", **nothing, "n": 0, "n_failed": 0, "error": given["error"] or "no_windows"}
+        for name in ("auroc", *(LABEL_METRICS if is_labelling else ())):
+            yield {**who, "metric": name, **nothing, "n": 0, "n_failed": 0, "error": given["error"] or "no_windows"}
         return
     counts = {"n": len(rows), "n_failed": rows["error"].count()}
-    for metric in _metrics(rows):
-        reason = None if metric.value is not None else "one_class"
+    failure = "all_failed" if counts["n"] == counts["n_failed"] else "one_class"
+    for metric in _metrics(rows, is_labelling):
         found = {name: value for name, value in vars(metric).items() if name != "name"}
+        reason = failure if metric.value is None else None
         yield {**who, "metric": metric.name, **found, **counts, "error": reason}
 
 
-def _metrics(rows: pl.DataFrame) -> list[Metric]:
+def _metrics(rows: pl.DataFrame, is_labelling: bool) -> list[Metric]:
     truth, failed = rows["is_activating"].to_numpy(), rows["error"].is_not_null().to_numpy()
     measure = rows.select(pl.coalesce("probability", "measure").fill_null(0.0)).to_series().to_numpy()
     metrics = [rank_metric(truth, measure, failed)]
-    if rows["prediction"].is_not_null().any():
+    if is_labelling:
         metrics += label_metrics(truth, rows["prediction"].fill_null(False).to_numpy(), failed)
     return metrics

@@ -15,7 +15,6 @@ import polars as pl
 import yaml
 
 from definitions import build_definitions
-from jobs.staleness import dagster_stale
 from latentlake.catalog import Catalog
 from latentlake.flow import Flow
 from latentlake.lake import Lake
@@ -23,6 +22,7 @@ from latentlake.origins import Origins
 from latentlake.plan import Plan, State
 from latentlake.study import load_study
 from latentlake.view import View, open_lake
+from tests.staleness import dagster_stale, is_published
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +84,7 @@ class Quickstart:
         own = Counter(
             each.stage.name
             for each in plan.all()
-            if each.state is State.STALE or (each.state is State.WAITING and not plan.is_known(each))
+            if each.state is State.STALE or (each.state is State.WAITING and not is_published(plan, each))
         )
         with dg.DagsterInstance.from_config(str(self.folder)) as instance:
             seen = dagster_stale(instance, build_definitions(study), flow, plan.shards)

@@ -8,6 +8,7 @@ from dagster._time import get_current_datetime
 
 from assets.events import asset_key
 from latentlake.flow import Flow
+from latentlake.plan import Plan, Planned
 
 
 def dagster_stale(
@@ -24,3 +25,9 @@ def dagster_stale(
         for key in flow.partitions(stage, shards)
         if resolver.get_status(asset_key(stage.name), key or None) != StaleStatus.FRESH
     }
+
+
+def is_published(plan: Plan, planned: Planned) -> bool:
+    """Whether a partition is published, up to date or not."""
+    published = plan.publications.get((planned.stage.name, planned.partition))
+    return published is not None and published.is_published
