@@ -94,3 +94,13 @@ def test_a_fresh_instance_over_an_old_lake_is_filled_and_nothing_computed(finish
         assert bench.run() == {}
         assert bench.llm.made == []
         assert bench.dagster_stale() == {}
+
+
+def test_an_up_to_date_run_imports_no_torch(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "it")
+    code = (
+        "import sys; from pathlib import Path; from tests.killed import main\n"
+        f"main(Path({str(folder)!r}), 'never'); sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=False).returncode == 0
