@@ -592,6 +592,15 @@ def test_a_character_is_with_the_first_of_its_own_tokens(text: str, pieces: list
     assert frame["pieces"].to_list() == [pieces]
 
 
+def test_a_broken_character_ends_at_what_is_whole_by_itself() -> None:
+    first, _ = FakeSubject().tokenize(["\xe9"])[0]
+    scene = text_scene("abcd")
+    scene.rows[0].update(tokens=[first, SEPARATOR, first, 100], excluded=[1])
+    scene.firings = [Firing(SHARDS[0], 0, 3, 1.0)]
+    row = computed_examples(scene, "test", [0]).row(0, named=True)
+    assert row["pieces"] == ["\ufffd", "\u2029", "\ufffd", "a"]
+
+
 def test_bos_has_no_text_and_a_separator_is_a_paragraph_separator() -> None:
     scene = text_scene("abcd")
     scene.rows[0].update(tokens=[BOS, 100, SEPARATOR, 101], excluded=[0, 2])

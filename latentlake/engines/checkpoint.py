@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,10 @@ def converted(path: Path, digest: str, cache: Path) -> Path:
 def _convert(path: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    hide_progress: Callable[[], None] = disable_progress_bar
+    hide_progress()
     # Left packed, as transformers 5 reads them, the weights could not be saved.
     model = AutoModelForCausalLM.from_pretrained(
         path.parent,

@@ -155,13 +155,17 @@ def _pieces(row: list[tuple[int, str]], subject: Subject) -> Iterator[str]:
     """Text of each token. Tokens that are parts of one character give it to the first of them."""
     parts: list[int] = []
     for token, text in row:
-        if not parts and "\ufffd" not in text:
-            yield text
-            continue
-        parts.append(token)
-        whole = subject.detokenize([parts])[0]
-        if "\ufffd" not in whole:
-            yield from (whole, *[""] * (len(parts) - 1))
-            parts = []
-    if parts:  # the window ends within a character
-        yield from (subject.detokenize([parts])[0], *[""] * (len(parts) - 1))
+        if "\ufffd" in text:
+            parts.append(token)
+            if "\ufffd" in subject.detokenize([parts])[0]:
+                continue  # not yet a whole character
+            yield from _together(parts, subject)
+        else:
+            yield from (*_together(parts, subject), text)
+        parts = []
+    yield from _together(parts, subject)  # the window ends within a character
+
+
+def _together(parts: list[int], subject: Subject) -> list[str]:
+    """The text of some tokens for the first of them, none for the others."""
+    return [subject.detokenize([parts])[0], *[""] * (len(parts) - 1)] if parts else []
