@@ -12,7 +12,7 @@ test: .venv/installed  ## the whole hermetic test suite
 	.venv/bin/python -m pytest
 
 prove: .venv/installed  ## the slow proofs, on the real quickstart (about half an hour)
-	.venv/bin/python -m pytest tests/prove -s
+	.venv/bin/python -m pytest tests/prove -s -n 0
 
 ui: .venv/installed .dagster/dagster.yaml  ## the Dagster UI on the same lake and instance
 	.venv/bin/dagster dev -m definitions

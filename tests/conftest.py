@@ -1,5 +1,6 @@
 """What tests share."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ import dagster as dg
 import pytest
 
 from tests.workbench import EVERYTHING, Workbench
+
+# Tests run in several processes at once: with one torch thread each, these do not wait for each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

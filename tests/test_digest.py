@@ -63,7 +63,7 @@ def column_digest(values: Sequence[Any], kind: pa.DataType) -> str:
     return rows_digest(pa.table({"x": pa.array(values, kind)}), ["x"], [])
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", [1, {2}], {"a": object()}, np.int32(1)], ids=repr)
+@pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", [1, {2}], {"a": object()}, np.int32(1)])
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(TypeError):
         digest(value)

@@ -277,12 +277,10 @@ def test_a_missing_model_is_named(tmp_path: Path, reference: str, message: str) 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(InputError, match="not a GGUF file"):
-        checkpoint.hookpoints(path)
-    path.write_bytes(checkpoint.locate(SMOLLM2, ROOT).read_bytes()[:200])
-    with pytest.raises(InputError, match="cut short"):
-        checkpoint.hookpoints(path)
+    for content in (b"PK\x03\x04", checkpoint.locate(SMOLLM2, ROOT).read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"is no GGUF file of a language model.*Fetch it again"):
+            checkpoint.hookpoints(path)
 
 
 def test_files_leave_out_prose_and_what_is_hidden(tmp_path: Path) -> None:
@@ -291,15 +289,6 @@ def test_files_leave_out_prose_and_what_is_hidden(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     names = [str(path.relative_to(tmp_path)) for path in checkpoint.files(tmp_path)]
     assert names == ["1_Pooling/config.json", "config.json", "model.safetensors"]
-
-
-def test_a_digest_follows_the_bytes(tmp_path: Path) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"one")
-    before = checkpoint.digest(tmp_path)
-    assert checkpoint.digest(tmp_path) == before
-    weights.write_bytes(b"two")
-    assert checkpoint.digest(tmp_path) != before
 
 
 def test_no_tokens_have_no_texts(smollm2: Path) -> None:
