@@ -4,13 +4,12 @@ With these tags the UI's own staleness agrees with the plan. Dagster is told and
 ``partitions`` of the lake.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from latentlake.catalog import Publication
-from latentlake.digest import digest
+from latentlake.catalog import Consumed, Publication
 from latentlake.flow import Flow, Stage
 
 DATA_VERSION, CODE_VERSION = "dagster/data_version", "dagster/code_version"
@@ -40,10 +39,14 @@ def input_pointers(instance: dg.DagsterInstance, stage: Stage) -> dict[str, int 
 
 
 def materialization(
-    flow: Flow, publication: Publication, pointers: Mapping[str, int | None], metadata: Mapping[str, Any]
+    flow: Flow,
+    publication: Publication,
+    inputs: Sequence[Consumed],
+    pointers: Mapping[str, int | None],
+    metadata: Mapping[str, Any],
 ) -> dg.AssetMaterialization:
-    """The event of one published partition."""
-    stage = flow[publication.asset]
+    """The event of one published partition, made from ``inputs``."""
+    stage, versions = flow[publication.asset], {each.asset: each.data_version for each in inputs}
     tags = {
         DATA_VERSION: str(publication.data_version),
         "dagster/data_version_is_user_provided": "true",
@@ -51,7 +54,7 @@ def materialization(
     }
     for source in stage.inputs:
         name = asset_key(source.stage).to_user_string()
-        tags[_INPUT_VERSION + name] = _version_of(publication, source.stage)
+        tags[_INPUT_VERSION + name] = versions[source.stage]
         tags[POINTER + name] = pointer_tag(pointers[source.stage])
     values = stage.values(publication.partition)
     if len(values) > 1:
@@ -63,14 +66,8 @@ def materialization(
         metadata={
             "dagster/partition_row_count" if values else "dagster/row_count": publication.rows,
             "recipe": publication.recipe,
-            "made by run": publication.run,
+            "made by run": publication.run or "",
             "retryable failures": publication.retryable_failures,
             **metadata,
         },
     )
-
-
-def _version_of(publication: Publication, source: str) -> str:
-    """Data version of an input: the partition's own where there is one, else a digest of all."""
-    versions = [each.data_version for each in publication.inputs if each.asset == source]
-    return versions[0] if len(versions) == 1 else digest(versions)

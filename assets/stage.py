@@ -52,7 +52,9 @@ def stage_asset(
                 f"the range asked for holds no partition of {stage.name}; run `make run`, which orders them"
             )
         for outcome in _executor(context, flow).execute(stage.name, keys, compute):
-            context.log_event(materialization(flow, outcome.publication, pointers, _metadata(outcome, preview)))
+            context.log_event(
+                materialization(flow, outcome.publication, outcome.inputs, pointers, _metadata(outcome, preview))
+            )
         yield dg.MaterializeResult(metadata=_SAYS_NOTHING)
 
     return materialize

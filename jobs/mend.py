@@ -47,13 +47,17 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> int:
 def mend(instance: dg.DagsterInstance, flow: Flow, plan: Plan) -> int:
     """Report an event for each up-to-date partition of which Dagster thinks otherwise; returns how many."""
     reported = 0
-    fresh = {(each.stage.name, each.partition) for each in plan.all() if each.state is State.FRESH}
     for stage in flow.stages.values():
         pointers = {source.stage: latest_event(instance, source.stage) for source in stage.inputs}
         known = _known(instance, stage)
-        for (asset, key), publication in plan.publications.items():
-            if asset == stage.name and (asset, key) in fresh and not _agrees(known.get(key), publication, pointers):
-                instance.report_runless_asset_event(materialization(flow, publication, pointers, {"mended": True}))
+        for planned in plan.all:
+            if planned.stage is not stage or planned.state is not State.FRESH:
+                continue
+            publication = plan.publications[planned.key]
+            if not _agrees(known.get(planned.partition), publication, pointers):
+                inputs = plan.recipe(stage, planned.partition).inputs
+                event = materialization(flow, publication, inputs, pointers, {"mended": True})
+                instance.report_runless_asset_event(event)
                 reported += 1
     return reported
 

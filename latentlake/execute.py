@@ -1,12 +1,12 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 
-from latentlake.catalog import Catalog, Publication
+from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.digest import digest, rows_digest
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
@@ -20,12 +20,13 @@ from latentlake.work import Compute, Progress, Tables, Work
 
 @dataclass(frozen=True)
 class Outcome:
-    """A partition that is now published. ``is_computed``: false for one that was up to date.
+    """A partition that is now published, and what it was made from. ``is_computed``: false for one that was up to date.
 
     ``frame(name)``: its rows of one of the stage's tables, or of an input (by the stage's name) what it was made from.
     """
 
     publication: Publication
+    inputs: tuple[Consumed, ...]
     is_computed: bool
     frame: Callable[[str], pl.LazyFrame]
 
@@ -65,10 +66,10 @@ class Executor:
         recipes = {key: plan.recipe(stage, key) for key in keys}
         stale = []
         for key in keys:
-            published = plan.publications.get((stage.name, key))
-            if published is not None and plan.is_fresh(recipes[key], published):
+            if plan.is_fresh(stage, key, recipes[key]):
+                published = plan.publications[stage.name, key]
                 self.progress.done(key, is_computed=False)
-                yield Outcome(published, False, self._reader(stage, key, plan))
+                yield Outcome(published, recipes[key].inputs, False, self._reader(stage, key, plan))
             else:
                 stale.append(key)
         if stale:
@@ -77,7 +78,7 @@ class Executor:
             for publication, written in zip(begun, tables, strict=True):
                 yield self._publish(stage, publication, written, plan)
 
-    def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Publication:
+    def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Made:
         before = plan.publications.get((stage.name, key))
         publication = Publication(
             asset=stage.name,
@@ -86,29 +87,33 @@ class Executor:
             state="",
             recipe=recipe.digest,
             code_version=recipe.code_version,
-            inputs=recipe.inputs,
+            data_version=None,
+            rows=0,
+            retryable_failures=0,
             study=self.flow.study.digest,
             run=self.run,
-            where=stage.columns(stage.values(key)),
+            at=None,
         )
-        Catalog(self.lake).begin(publication)
-        return publication
+        return Catalog(self.lake).begin(Made(publication, recipe.inputs, stage.columns(stage.values(key)), {}))
 
-    def _publish(self, stage: Stage, publication: Publication, written: Tables, plan: Plan) -> Outcome:
+    def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan) -> Outcome:
         """Check the rows, commit them, and only then say so."""
+        catalog, publication = Catalog(self.lake), begun.publication
         rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
         facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
-        versions = {name: self.lake.replace(name, each, publication.where, facts) for name, each in rows.items()}
-        published = replace(
-            publication,
+        versions = {
+            name: self.lake.replace(name, each, begun.where, facts, lambda: catalog.require_current(publication))
+            for name, each in rows.items()
+        }
+        publication = publication._replace(
             data_version=_data_version(rows, publication.recipe),
             rows=rows[stage.tables[0]].num_rows,
             retryable_failures=self._retryable(rows),
-            table_versions=versions,
         )
-        Catalog(self.lake).publish(published)
+        catalog.require_current(publication)
+        published = catalog.publish(Made(publication, begun.inputs, begun.where, versions))
         self.progress.done(publication.partition, is_computed=True)
-        return Outcome(published, True, self._reader(stage, publication.partition, plan))
+        return Outcome(published, begun.inputs, True, self._reader(stage, publication.partition, plan))
 
     def _retryable(self, rows: dict[str, pa.Table]) -> int:
         """Rows that carry an error and whose call may succeed later."""

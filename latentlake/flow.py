@@ -7,7 +7,7 @@ both have, the same key; along one that only the input has, all its keys (the ke
 To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -102,8 +102,14 @@ class Flow:
 
     def partitions(self, stage: Stage, shards: Sequence[str]) -> list[str]:
         """Keys of all partitions of a stage, given the registered shards."""
+        return [key for key, _ in self.places(stage, shards)]
+
+    def places(self, stage: Stage, shards: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """All partitions of a stage: key, and values in the order of its dimensions."""
         axes = [shards if name == "shard" else self._dimensions[name] for name in stage.dimensions]
-        return [stage.key(dict(zip(stage.dimensions, values, strict=True))) for values in product(*axes)]
+        order = [stage.dimensions.index(dimension) for dimension in sorted(stage.dimensions)]
+        for values in product(*axes):
+            yield "|".join([values[place] for place in order]), values
 
     def keys(self, dimension: str) -> tuple[str, ...]:
         """Keys of a dimension that the study fixes: all but ``shard``."""

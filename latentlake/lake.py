@@ -1,13 +1,13 @@
 """Delta tables in a folder or an object store: scan, replace, append. Nothing here knows what a stage is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import polars as pl
 import pyarrow as pa
-from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -40,27 +40,63 @@ class Lake:
         root = self.uri.rstrip("/")
         return f"{root}/{table}" if TABLES[table].is_shared else f"{root}/{self.study}/{table}"
 
-    def scan(self, table: str, where: Mapping[str, object] | None = None) -> pl.LazyFrame:
+    def scan(self, table: str, where: Mapping[str, object] | None = None, version: int | None = None) -> pl.LazyFrame:
         """A table as a lazy frame; without rows where it does not exist yet.
 
-        ``where``: values of columns, each one value or a list of them; partition columns prune files.
+        ``where``: values of columns, each one value or a list of them; partition columns prune files. ``version``: a
+        past version of the table, as long as its files are kept.
         """
-        delta = self._open(table)
+        delta = self._open(table, version)
         if delta is None:
             return TABLES[table].empty().lazy()
-        frame = pl.scan_delta(delta)
+        frame = pl.scan_delta(delta).with_columns(
+            pl.lit(None, TABLES[table].empty().schema[name]).alias(name) for name in self._lacks(table, delta)
+        )
         for column, value in (where or {}).items():
             is_wanted = pl.col(column).is_in(value) if isinstance(value, list) else pl.col(column) == value
             frame = frame.filter(is_wanted)
         return frame
 
-    def replace(self, table: str, rows: pa.Table, partition: Mapping[str, str | int], facts: Mapping[str, str]) -> int:
+    def replace(
+        self,
+        table: str,
+        rows: pa.Table,
+        partition: Mapping[str, str | int],
+        facts: Mapping[str, str],
+        fence: Callable[[], None] = lambda: None,
+    ) -> int:
         """Put rows in the place of a partition's, in one commit; returns the table's version.
 
         ``partition``: a value for each partition column. ``facts``: kept as evidence in the commit's metadata.
+        ``fence``: called before each attempt to commit, once the table's state is read; what it raises stops the
+        commit. A commit that comes in between to the same partition is a conflict, and the fence is called again.
         """
-        predicate = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items())
-        return self._write(table, rows, facts, mode="overwrite", predicate=predicate or None)
+        return self._write(table, rows, facts, mode="overwrite", predicate=_predicate(partition), fence=fence)
+
+    def delete(self, table: str, partition: Mapping[str, str | int]) -> None:
+        """Delete a partition's rows; their files stay until they are vacuumed."""
+        delta = self._open(table)
+        if delta is not None:
+            delta.delete(_predicate(partition), commit_properties=CommitProperties(max_commit_retries=100))
+
+    def files(self, table: str) -> int:
+        """Number of live files of a table."""
+        delta = self._open(table)
+        return 0 if delta is None else len(delta.file_uris())
+
+    def compact(self, table: str) -> None:
+        """Put the rows of many small files into few; the order of rows within a file is not kept."""
+        delta = self._open(table)
+        if delta is not None:
+            delta.optimize.compact(commit_properties=CommitProperties(max_commit_retries=100))
+            delta.create_checkpoint()
+
+    def vacuum(self, table: str, hours: int) -> int:
+        """Delete files that no version of the last hours needs; returns how many."""
+        delta = self._open(table)
+        if delta is None:
+            return 0
+        return len(delta.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
 
     def append(self, table: str, rows: pa.Table) -> int:
         """Add rows in one commit; returns the table's version."""
@@ -74,9 +110,14 @@ class Lake:
         facts: Mapping[str, str],
         mode: Literal["append", "overwrite"],
         predicate: str | None,
+        fence: Callable[[], None] = lambda: None,
     ) -> int:
         table = TABLES[name]
         delta = self._open(name) or self._create(table)
+        lacking = [field for field in Schema.from_arrow(table.schema).fields if field.name in self._lacks(name, delta)]
+        if lacking:
+            delta.alter.add_columns(lacking)
+        fence()
         properties = _writer_properties(table.layout)
         commit = CommitProperties(custom_metadata=dict(facts), max_commit_retries=100)
         if mode == "append":
@@ -97,9 +138,9 @@ class Lake:
             storage_options=dict(self.storage_options) or None,
         )
 
-    def _open(self, table: str) -> DeltaTable | None:
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
-            return DeltaTable(self.path(table), storage_options=dict(self.storage_options) or None)
+            return DeltaTable(self.path(table), version=version, storage_options=dict(self.storage_options) or None)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
@@ -107,10 +148,37 @@ class Lake:
                 f"cannot read the table {self.path(table)}: {error}; check the lake's address and rights"
             ) from error
 
+    def _lacks(self, table: str, delta: DeltaTable) -> list[str]:
+        """Columns that a table was made without, by an older latentlake.
+
+        Raises:
+            LakeError: it has columns that this latentlake does not know, or lacks ones that cannot be null.
+        """
+        there = {each.name for each in delta.schema().fields}
+        declared = {column.name: column for column in TABLES[table].columns}
+        unknown = sorted(there - declared.keys())
+        if unknown:
+            raise LakeError(
+                f"{self.path(table)} has the columns {', '.join(unknown)}, which this latentlake does not know: a newer one "
+                "wrote it. Upgrade latentlake, or name another lake with LATENTLAKE_LAKE"
+            )
+        lacking = [name for name in declared if name not in there]
+        needed = [name for name in lacking if not declared[name].nullable]
+        if needed:
+            raise LakeError(
+                f"{self.path(table)} lacks the columns {', '.join(needed)}: an older latentlake wrote it. Name another lake "
+                "with LATENTLAKE_LAKE and materialize the study anew"
+            )
+        return lacking
+
     @cached_property
     def is_local(self) -> bool:
         """Whether the lake is a folder of this machine."""
         return "://" not in self.uri
+
+
+def _predicate(partition: Mapping[str, str | int]) -> str | None:
+    return " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()) or None
 
 
 def _literal(value: str | int) -> str:

@@ -16,6 +16,9 @@ from latentlake.files import FileFacts
 from latentlake.registry import CODERS
 from latentlake.study import Study
 
+# kinds of stages that take something from outside the lake
+OUTSIDE_KINDS = ("subject", "llms", "dictionaries", "selections", "contexts")
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -5,14 +5,19 @@ up to date when it is published under the recipe that holds now and no model cal
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
 
-from latentlake.catalog import Catalog, Consumed, Publication, Publications
-from latentlake.digest import digest
+import polars as pl
+
+from latentlake.catalog import PUBLISHED, Catalog, Consumed, Key, Publication, Publications, publications_of
+from latentlake.digest import digest, text_digest
 from latentlake.errors import LakeError
-from latentlake.flow import Flow, Stage
-from latentlake.origins import Origins
+from latentlake.flow import Flow, Input, Stage
+from latentlake.origins import OUTSIDE_KINDS, Origins
+
+OUTSIDE = "files outside the lake"
 
 
 class State(StrEnum):
@@ -23,8 +28,7 @@ class State(StrEnum):
     WAITING = "depends on what is computed before"
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What a partition would be made from now."""
 
     digest: str
@@ -32,14 +36,18 @@ class Recipe:
     inputs: tuple[Consumed, ...]
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A partition, what a run would do with it, and why."""
+class Planned(NamedTuple):
+    """A partition and what a run would do with it. ``above``: the first input that is not up to date, if any."""
 
     stage: Stage
     partition: str
     state: State
-    reason: str | None
+    above: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """Asset and partition."""
+        return self.stage.name, self.partition
 
 
 class Plan:
@@ -48,8 +56,27 @@ class Plan:
     def __init__(self, flow: Flow, origins: Origins, catalog: Catalog) -> None:
         self._flow = flow
         self._origins = origins
-        self.publications: Publications = catalog.publications()
+        self._catalog = catalog
+        self._latest = catalog.latest().collect()
         self.shards = catalog.order(list(origins.shards))
+        self._published, self._offers = self._read()
+
+    @cached_property
+    def publications(self) -> Publications:
+        """The latest row of each partition."""
+        return publications_of(self._latest)
+
+    def _read(self) -> tuple["Versions", "Versions"]:
+        """By stage and partition, the data versions of what is published, and the recipes under which a partition would be
+        up to date: of those without failures to retry. Column by column, for speed."""
+        published: Versions = {name: {} for name in self._flow.stages}
+        offers: Versions = {name: {} for name in self._flow.stages}
+        rows = self._latest.filter(pl.col("asset").is_in(list(published)), state=PUBLISHED)
+        for (asset,), own in rows.partition_by("asset", as_dict=True).items():
+            published[asset] = dict(zip(own["partition"].to_list(), own["data_version"].to_list(), strict=True))
+            whole = own.filter(retryable_failures=0)
+            offers[asset] = dict(zip(whole["partition"].to_list(), whole["recipe"].to_list(), strict=True))
+        return published, offers
 
     def recipe(self, stage: Stage, key: str) -> Recipe:
         """The recipe of a partition, from what is published.
@@ -57,68 +84,131 @@ class Plan:
         Raises:
             LakeError: an input is not published.
         """
-        inputs = tuple(self._consumed(stage, key))
-        outside = self._origins.digest_of(stage.kind, stage.values(key))
-        consumed = [[each.asset, each.partition, each.data_version] for each in inputs]
-        return Recipe(digest([stage.name, key, stage.code_version, outside, consumed]), stage.code_version, inputs)
-
-    def is_fresh(self, recipe: Recipe, published: Publication | None) -> bool:
-        """Whether a partition needs no computing."""
-        return (
-            published is not None
-            and published.is_published
-            and published.recipe == recipe.digest
-            and not published.retryable_failures
+        values = stage.values(key)
+        ordered, consumed = tuple(values[each] for each in stage.dimensions), []
+        for wire in self._wires(stage, self._published):
+            version = wire.version(key, ordered)
+            if version is None:
+                raise LakeError(
+                    f"{name_of(stage.name, key)} needs {wire.missing(ordered)}, which is not in the lake; materialize it first "
+                    "(`make run` materializes everything in order)"
+                )
+            consumed.append(Consumed(wire.stage, wire.partition(ordered), version))
+        outside = self._origins.digest_of(stage.kind, values)
+        if outside is not None:
+            consumed.append(Consumed(OUTSIDE, None, outside))
+        return Recipe(
+            _digest(stage, key, [each.data_version for each in consumed]), stage.code_version, tuple(consumed)
         )
 
-    def of(self, stage: Stage) -> list[Planned]:
-        """All partitions of a stage whose inputs are taken to be up to date."""
-        return [self._planned(stage, key) for key in self._flow.partitions(stage, self.shards)]
+    def is_fresh(self, stage: Stage, key: str, recipe: Recipe) -> bool:
+        """Whether a partition needs no computing, ``recipe`` being the one that holds now."""
+        return self._offers[stage.name].get(key) == recipe.digest
 
+    def of(self, stage: Stage) -> list[Planned]:
+        """All partitions of a stage, its inputs being taken as they are published, up to date or not."""
+        return list(self._walk(stage, self._published))
+
+    @cached_property
     def all(self) -> list[Planned]:
         """All partitions of the flow; the ones below a partition to compute are waiting for what comes out of it."""
-        states: dict[tuple[str, str], State] = {}
+        fresh: Versions = {}
         planned: list[Planned] = []
         for stage in self._flow.stages.values():
-            for key in self._flow.partitions(stage, self.shards):
-                above = next((each for each in self._upstream(stage, key) if states[each] != State.FRESH), None)
-                if above is None:
-                    found = self._planned(stage, key)
-                else:
-                    found = Planned(stage, key, State.WAITING, f"{_name(*above)} is not up to date")
-                states[stage.name, key] = found.state
-                planned.append(found)
+            own = list(self._walk(stage, fresh))
+            published = self._published[stage.name]
+            fresh[stage.name] = {each.partition: published[each.partition] for each in own if each.state is State.FRESH}
+            planned += own
         return planned
 
-    def orphans(self) -> list[tuple[str, str]]:
+    @cached_property
+    def orphans(self) -> list[Key]:
         """Published partitions that the present study does not have."""
-        present = {
-            (stage.name, key)
-            for stage in self._flow.stages.values()
-            for key in self._flow.partitions(stage, self.shards)
-        }
-        return [each for each, row in self.publications.items() if row.is_published and each not in present]
+        present = {each.key for each in self.all}
+        rows = self._latest.filter(state=PUBLISHED).select("asset", "partition")
+        return [each for each in rows.iter_rows() if each not in present]
 
-    def _planned(self, stage: Stage, key: str) -> Planned:
-        recipe, published = self.recipe(stage, key), self.publications.get((stage.name, key))
-        if self.is_fresh(recipe, published):
-            return Planned(stage, key, State.FRESH, None)
-        return Planned(stage, key, State.STALE, _reason(recipe, published))
+    def reasons(self, planned: Sequence[Planned]) -> dict[Key, str]:
+        """Why partitions are not up to date; what was read before is looked up in the lake for these alone."""
+        stale = [each for each in planned if each.state is State.STALE]
+        before = self._catalog.inputs([each.key for each in stale if each.key in self.publications]) if stale else {}
+        reasons = {each.key: f"{each.above} is not up to date" for each in planned if each.state is State.WAITING}
+        for each in stale:
+            recipe, published = self.recipe(each.stage, each.partition), self.publications.get(each.key)
+            reasons[each.key] = why(recipe, published, before.get(each.key, ()))
+        return reasons
 
-    def _consumed(self, stage: Stage, key: str) -> Iterator[Consumed]:
-        for asset, partition in self._upstream(stage, key):
-            published = self.publications.get((asset, partition))
-            if published is None or not published.is_published or published.data_version is None:
-                raise LakeError(
-                    f"{_name(stage.name, key)} needs {_name(asset, partition)}, which is not in the lake; materialize it "
-                    "first (`make run` materializes everything in order)"
-                )
-            yield Consumed(asset, partition, published.data_version)
+    def _wires(self, stage: Stage, versions: "Versions") -> list["_Wire"]:
+        return [_Wire(self._flow, stage, source, self.shards, versions) for source in stage.inputs]
 
-    def _upstream(self, stage: Stage, key: str) -> Iterator[tuple[str, str]]:
-        for source in stage.inputs:
-            for partition in self._flow.upstream(stage, key, source, self.shards):
-                yield source.stage, partition
+    def _walk(self, stage: Stage, versions: "Versions") -> Iterator[Planned]:
+        """The partitions of a stage, its inputs being at ``versions``. The inner loop of planning: some microseconds a
+        partition."""
+        wires, offers = self._wires(stage, versions), self._offers[stage.name]
+        has_outside = stage.kind in OUTSIDE_KINDS
+        for key, values in self._flow.places(stage, self.shards):
+            consumed = [wire.version(key, values) for wire in wires]
+            if None in consumed:
+                yield Planned(stage, key, State.WAITING, wires[consumed.index(None)].missing(values))
+                continue
+            if has_outside:
+                consumed.append(self._origins.digest_of(stage.kind, dict(zip(stage.dimensions, values, strict=True))))
+            is_fresh = offers.get(key) == _digest(stage, key, consumed)
+            yield Planned(stage, key, State.FRESH if is_fresh else State.STALE)
+
+
+# data versions by stage and partition
+Versions = dict[str, dict[str, str]]
+
+
+class _Wire:
+    """One input of a stage: which version of it a partition reads. ``values``: a partition's, in the order of the
+    stage's dimensions."""
+
+    def __init__(self, flow: Flow, stage: Stage, source: Input, shards: Sequence[str], versions: Versions) -> None:
+        self.stage = source.stage
+        above = flow[source.stage].dimensions
+        self._positions = [stage.dimensions.index(d) for d in sorted(above) if d in stage.dimensions]
+        self._is_one = len(self._positions) == len(above)
+        self._is_same = set(above) == set(stage.dimensions)
+        self._versions = versions[source.stage]
+        self._gathered: dict[str, str | None] = {}
+        self._flow, self._at, self._source, self._shards = flow, stage, source, shards
+
+    def version(self, key: str, values: tuple[str, ...]) -> str | None:
+        """The version that a partition reads (of several partitions the digest of theirs); None if one is missing."""
+        if self._is_same:
+            return self._versions.get(key)
+        shared = "|".join([values[position] for position in self._positions])
+        if self._is_one:
+            return self._versions.get(shared)
+        if shared not in self._gathered:
+            self._gathered[shared] = self._gather(self._read(values))
+        return self._gathered[shared]
+
+    def partition(self, values: tuple[str, ...]) -> str | None:
+        """The partition that a partition reads; None where it reads several."""
+        read = self._read(values)
+        return read[0] if len(read) == 1 else None
+
+    def missing(self, values: tuple[str, ...]) -> str:
+        """The first partition that is missing, by name."""
+        return next(name_of(self.stage, each) for each in self._read(values) if each not in self._versions)
+
+    def _read(self, values: tuple[str, ...]) -> list[str]:
+        key = self._at.key(dict(zip(self._at.dimensions, values, strict=True)))
+        return self._flow.upstream(self._at, key, self._source, self._shards)
+
+    def _gather(self, partitions: Sequence[str]) -> str | None:
+        versions = [self._versions.get(each) for each in partitions]
+        if len(versions) == 1 or None in versions:
+            return None if None in versions else versions[0]
+        return digest([list(each) for each in zip(partitions, versions, strict=True)])
+
+
+def _digest(stage: Stage, key: str, versions: Sequence[str | None]) -> str:
+    """A recipe's digest. Inputs are told apart by their order, which the code version pins down with the study."""
+    return text_digest(stage.name, key, stage.code_version, *map(str, versions))
 
 
 def product_ranges(stage: Stage, keys: Sequence[str], order: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
@@ -157,23 +247,32 @@ def _runs(rows: list[tuple[tuple[int, int], ...]]) -> list[tuple[int, int]]:
     return list(zip(starts, ends, strict=True))
 
 
-def _name(asset: str, partition: str) -> str:
+def name_of(asset: str, partition: str | None) -> str:
+    """A partition as people read it."""
     return f"{asset}[{partition}]" if partition else asset
 
 
-def _reason(recipe: Recipe, published: Publication | None) -> str:
-    """Why a partition is to be computed."""
+def why(recipe: Recipe, published: Publication | None, before: Sequence[Consumed]) -> str:
+    """Why a partition is to be computed. ``before``: what it was made from."""
     if published is None:
         return "not computed yet"
     if not published.is_published:
-        return "was begun and not finished"
+        return f"was begun by run {published.run} and not finished"
     if published.code_version != recipe.code_version:
         return f"code version {published.code_version} → {recipe.code_version}"
-    before = {(each.asset, each.partition): each.data_version for each in published.inputs}
-    now = {(each.asset, each.partition): each.data_version for each in recipe.inputs}
-    for each in sorted(now.keys() | before.keys()):
-        if before.get(each) != now.get(each):
-            return f"input {_name(*each)}: {before.get(each, 'none')} → {now.get(each, 'none')}"
-    if published.retryable_failures and published.recipe == recipe.digest:
+    changed = next(changes(before, recipe.inputs), None)
+    if changed is not None:
+        return changed
+    if published.retryable_failures:
         return f"{published.retryable_failures} failed calls to make again"
-    return "what it is made from, outside the lake, has changed"
+    return f"recipe {published.recipe} → {recipe.digest}"
+
+
+def changes(before: Sequence[Consumed], now: Sequence[Consumed]) -> Iterator[str]:
+    """Inputs that are not what they were, with their old and new versions."""
+    old = {each.asset: each for each in before}
+    for each in now:
+        was = old.pop(each.asset, None)
+        if was is None or was.data_version != each.data_version:
+            yield f"input {name_of(each.asset, each.partition)}: {was.data_version if was else 'none'} → {each.data_version}"
+    yield from (f"input {asset}: {each.data_version} → none" for asset, each in old.items())

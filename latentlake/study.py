@@ -183,6 +183,11 @@ class Study(Choices):
         prompts = {name: prompt.digest for name, prompt in self._prompts.items()}
         return digest([self.model_dump(mode="json"), prompts])
 
+    @property
+    def prompts(self) -> Mapping[str, Prompt]:
+        """The study's prompts, by the names that explainers and scorers give them."""
+        return self._prompts
+
     def prompt(self, name: str) -> Prompt:
         """A prompt by the name that an explainer or scorer gives it, as it was when the study was read."""
         return self._prompts[name]

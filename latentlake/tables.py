@@ -20,6 +20,7 @@ DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("start", INT)]))
 TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LONG), ("mass", DOUBLE)]))
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
+PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
 VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG)]))
 
 
@@ -387,13 +388,17 @@ _DECLARED = (
             Column("partition", STRING, "key of the partition, empty for an asset without partitions"),
             Column("where", WHERE, "values of the partition columns under which the tables hold its rows"),
             Column("attempt", LONG, "number of the attempt at this partition, from 1"),
-            Column("state", STRING, "`building` or `published`"),
+            Column("state", STRING, "`building`, `published` or `pruned`"),
             Column("recipe", STRING, "digest of the code version and of the inputs' data versions"),
             Column(
                 "code_version", STRING, "version of the stage's code and of the choices that hold for all partitions"
             ),
             Column("data_version", STRING, "digest of the rows, null while building", True),
-            Column("inputs", INPUTS, "data versions of the inputs"),
+            Column(
+                "inputs",
+                INPUTS,
+                "data versions of the inputs; of one that is read in several partitions, null and the digest of theirs",
+            ),
             Column("rows", LONG, "rows in the partition, of the asset's first table"),
             Column("retryable_failures", LONG, "failed model calls that the next run makes again"),
             Column("table_versions", VERSIONS, "versions of the Delta tables that hold the rows"),
@@ -423,6 +428,8 @@ _DECLARED = (
             Column("choices", STRING, "the study, as JSON"),
             Column("assets", pa.list_(STRING), "names of the study's assets"),
             Column("shards", pa.list_(STRING), "shards that the corpus files made"),
+            Column("prompts", PROMPTS, "the study's prompts"),
+            Column("at", TIME, "when the row was written"),
         ),
         keys=("ordinal",),
     ),
@@ -452,6 +459,7 @@ _DECLARED = (
             Column("seconds", DOUBLE, "share of the batch's time, seconds"),
             Column("price", DOUBLE, "price paid, in the currency of the study; null where nothing is charged", True),
             Column("created_at", TIME, "when the reply came"),
+            Column("launch", STRING, "launch that made the call: what a budget counts", True),
         ),
         keys=(),  # two runs may race to make one call; readers take the first row of a key
         is_shared=True,

@@ -1,12 +1,13 @@
 """The lake as its readers see it: the published partitions of the present study, as lazy Polars frames."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from latentlake.catalog import Catalog, Publication
+from latentlake.catalog import PUBLISHED, Catalog
 from latentlake.errors import LakeError, nearest
 from latentlake.lake import Lake
 from latentlake.tables import TABLES
@@ -19,46 +20,47 @@ class View:
     removed) is hidden, and so is a partition that is being built.
     """
 
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-        self._catalog = Catalog(lake)
+    def __init__(self, lake: Lake, at: datetime | None = None) -> None:
+        self.lake = lake
+        self._at = at
+        self._catalog = Catalog(lake, at)
 
     def __getattr__(self, table: str) -> pl.LazyFrame:
         if table.startswith("_") or table not in TABLES:
             raise AttributeError(f"there is no table {table!r}{nearest(table, TABLES)}")
-        frame = self._lake.scan(table)
-        if table in ("calls", "prompts"):
-            if table == "calls":  # an answer counts before a failure that came to nothing
-                frame = frame.sort("is_retryable", "created_at")
-            return frame.unique("key" if table == "calls" else "prompt", keep="first")
-        columns = TABLES[table].partition_by
-        return frame.join(self._published(table).lazy(), on=list(columns), how="semi") if columns else frame
+        if table == "calls":  # an answer counts before a failure that came to nothing
+            return self._before("calls", "created_at").sort("is_retryable", "created_at").unique("key", keep="first")
+        if table == "prompts":
+            return self.lake.scan(table).unique("prompt", keep="first")
+        if table in ("partitions", "studies"):
+            return self._before(table, "at")
+        columns = list(TABLES[table].partition_by)
+        frame = self.lake.scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
+        published = self._published(table)
+        if self._at is not None:
+            frame = self.lake.scan(table, version=_version(published, table))
+        return frame.join(_where(published, columns).lazy(), on=columns, how="semi") if columns else frame
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *TABLES]
 
-    def _published(self, table: str) -> pl.DataFrame:
-        """Partition columns of the partitions of a table that readers see."""
-        declared = TABLES[table]
-        schema = {c.name: pl.Int32 if c.name == "block" else pl.String for c in declared.columns}
-        rows = [each.where for each in self._publications() if table in (each.table_versions or {})]
-        typed = [{**row, "block": int(row["block"])} if "block" in row else row for row in rows]
-        return pl.DataFrame(typed, schema={name: schema[name] for name in declared.partition_by})
+    def _before(self, table: str, column: str) -> pl.LazyFrame:
+        """Rows of a table that only grows, up to the moment of the view."""
+        frame = self.lake.scan(table)
+        return frame if self._at is None else frame.filter(pl.col(column) <= self._at)
 
-    def _publications(self) -> list[Publication]:
-        """What is published now; read after the table is opened, so that no row is seen before its publication."""
+    def _published(self, table: str) -> pl.DataFrame:
+        """Rows of ``partitions`` of what is published of a table and part of the present study."""
         present = self._catalog.present_study()
-        if present is None:
-            return []
-        choices, assets, shards = json.loads(present["choices"]), set(present["assets"]), set(present["shards"])
-        return [
-            each
-            for each in self._catalog.publications().values()
-            if each.is_published
-            and each.asset in assets
-            and ("shard" not in each.where or each.where["shard"] in shards)
-            and _is_in(each, choices)
-        ]
+        assets = present["assets"] if present else []
+        rows = self._catalog.latest(lists=["where", "table_versions"])
+        latest = rows.filter(pl.col("asset").is_in(assets), state=PUBLISHED).collect()
+        if present is None or latest.is_empty():
+            return latest
+        tables = pl.col("table_versions").list.eval(pl.element().struct.field("table"))
+        latest = latest.filter(tables.list.contains(table))
+        choices = json.loads(present["choices"])
+        return latest.filter([_is_in(each, choices, present["shards"]) for each in latest["where"].to_list()])
 
 
 def open_lake(lake: str = "lake", study: str | None = None, storage_options: dict[str, str] | None = None) -> View:
@@ -82,11 +84,26 @@ def open_lake(lake: str = "lake", study: str | None = None, storage_options: dic
     return View(Lake(lake, study, storage_options or {}))
 
 
-def _is_in(publication: Publication, choices: dict[str, Any]) -> bool:
-    """Whether a study still has a partition's dictionary, model and block."""
-    where = publication.where
+def _version(published: pl.DataFrame, table: str) -> int | None:
+    """Version of a table that holds every partition published at the moment of a view."""
+    versions = published.select(pl.col("table_versions").explode()).unnest("table_versions")
+    newest: int | None = versions.filter(table=table)["version"].max()  # type: ignore[assignment]
+    return newest
+
+
+def _where(published: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Partition columns of published partitions."""
+    rows = [{each["column"]: each["value"] for each in where} for where in published["where"].to_list()]
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
+    return frame.with_columns(pl.col("block").cast(pl.Int32)) if "block" in columns else frame
+
+
+def _is_in(where: list[dict[str, str]], choices: dict[str, Any], shards: list[str]) -> bool:
+    """Whether a study still has a partition's shard, dictionary, model and block."""
+    values = {each["column"]: each["value"] for each in where}
     return (
-        where.get("dictionary", next(iter(choices["dictionaries"]))) in choices["dictionaries"]
-        and ("llm" not in where or where["llm"] in choices["llms"])
-        and int(where.get("block", 0)) < choices["blocks"]
+        values.get("dictionary", next(iter(choices["dictionaries"]))) in choices["dictionaries"]
+        and ("shard" not in values or values["shard"] in shards)
+        and ("llm" not in values or values["llm"] in choices["llms"])
+        and int(values.get("block", 0)) < choices["blocks"]
     )

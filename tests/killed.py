@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from latentlake.catalog import Catalog, Publication
+from latentlake.catalog import Catalog, Made, Publication
 from latentlake.fakes import FakeLLM
 from latentlake.ledger import call_key
 from latentlake.protocols import Call, Reply
@@ -41,10 +41,10 @@ def main(folder: Path, when: str) -> None:
     if kind == "publish":
         publish = Catalog.publish
 
-        def publish_or_die(catalog: Catalog, publication: Publication) -> None:
-            if publication.asset == at:
+        def publish_or_die(catalog: Catalog, made: Made) -> Publication:
+            if made.publication.asset == at:
                 die()
-            publish(catalog, publication)
+            return publish(catalog, made)
 
         Catalog.publish = publish_or_die  # type: ignore[method-assign]
     (folder / "instance").mkdir(parents=True, exist_ok=True)

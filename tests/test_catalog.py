@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlake.catalog import Catalog, Consumed, Publication
+from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.corpus import Shard
 from latentlake.lake import Lake
 from latentlake.study import Source, Study
@@ -20,21 +20,19 @@ MADE = Publication(
     state="",
     recipe="recipe",
     code_version="1-abc",
-    inputs=(Consumed("subject", "", "v1"),),
-    study="study",
-    run="run",
-    where={"shard": "docs-a-0000"},
     data_version="data",
     rows=3,
     retryable_failures=2,
-    table_versions={"contexts": 4},
+    study="study",
+    run="run",
+    at=None,
 )
+INPUTS = (Consumed("subject", "", "v1"), Consumed("activations", None, "v2"))
 
 
-def made(
-    asset: str = MADE.asset, partition: str = MADE.partition, attempt: int = 1, recipe: str = "recipe"
-) -> Publication:
-    return Publication(**{**vars(MADE), "asset": asset, "partition": partition, "attempt": attempt, "recipe": recipe})
+def made(asset: str = MADE.asset, partition: str = MADE.partition, attempt: int = 1, recipe: str = "recipe") -> Made:
+    publication = MADE._replace(asset=asset, partition=partition, attempt=attempt, recipe=recipe)
+    return Made(publication, INPUTS, {"shard": partition}, {"contexts": 4})
 
 
 @pytest.fixture
@@ -54,14 +52,16 @@ def test_an_empty_lake_has_nothing(catalog: Catalog) -> None:
 
 
 def test_a_publication_comes_back_as_it_was_written(catalog: Catalog) -> None:
-    catalog.begin(MADE)
-    catalog.publish(MADE)
-    assert {**vars(latest(catalog)), "state": ""} == vars(MADE)
+    catalog.publish(catalog.begin(made()))
+    assert latest(catalog)._replace(state="", at=None) == MADE
     assert latest(catalog).is_published
+    assert catalog.inputs([(MADE.asset, MADE.partition), ("contexts", "other")]) == {
+        (MADE.asset, MADE.partition): INPUTS
+    }
 
 
 def test_a_partition_being_built_is_not_published(catalog: Catalog) -> None:
-    catalog.begin(MADE)
+    catalog.begin(made())
     assert not latest(catalog).is_published
 
 

@@ -130,7 +130,7 @@ def test_what_is_no_longer_in_the_study_is_hidden_and_listed(materialized: Workb
     scorer_removed(materialized)
     materialized.run()
     assert set(materialized.view().scores.collect()["scorer"]) == {"embedding", "detection"}
-    assert materialized.prepare().plan().orphans() == [
+    assert materialized.prepare().plan().orphans == [
         ("scores/default/surprisal", "0|one"),
         ("scores/default/surprisal", "1|one"),
     ]

@@ -154,7 +154,7 @@ class Workbench:
         plan = self.prepare().plan()
         return Counter(
             each.stage.name
-            for each in plan.all()
+            for each in plan.all
             if each.state is State.STALE or (each.state is State.WAITING and not is_published(plan, each))
         )
 

@@ -83,7 +83,7 @@ class Quickstart:
         plan = Plan(flow, Origins(study, ROOT / ".cache"), Catalog(lake))
         own = Counter(
             each.stage.name
-            for each in plan.all()
+            for each in plan.all
             if each.state is State.STALE or (each.state is State.WAITING and not is_published(plan, each))
         )
         with dg.DagsterInstance.from_config(str(self.folder)) as instance:
