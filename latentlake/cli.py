@@ -9,13 +9,15 @@ from collections.abc import Sequence
 
 from latentlake import commands
 from latentlake.errors import LatentlakeError
+from latentlake.opened import Opened
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. An error is one line, and a status that is not 0."""
     options = _parser().parse_args(arguments)
+    opened = Opened(options.lake, options.study_file, options.study, os.environ.get("LATENTLAKE_CACHE", ".cache"))
     try:
-        options.run(options)
+        options.run(options, opened)
         return 0
     except LatentlakeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -28,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentlake", description="Looks into a lake and at what a run would do.")
     parser.add_argument(
-        "--lake", default=os.environ.get("LATENTLAKE_LAKE", "lake"), help="folder or address of the lake (LATENTLAKE_LAKE)"
+        "--lake",
+        default=os.environ.get("LATENTLAKE_LAKE", "lake"),
+        help="folder or address of the lake (LATENTLAKE_LAKE)",
     )
     parser.add_argument(
         "--study-file",

@@ -5,7 +5,8 @@ Without --yes only lists them. Model calls stay in the ledger. Files stay until 
 
 import argparse
 
-from latentlake.commands.opening import open_plan
+from latentlake.opened import Opened
+from latentlake.plan import name_of
 from latentlake.prune import prune
 
 
@@ -14,15 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="delete them")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, opened: Opened) -> None:
     """List orphans, and delete them if told to."""
-    plan, lake = open_plan(options)
-    for asset, partition in plan.orphans:
-        print(f"{asset}[{partition}]" if partition else asset)
-    if not plan.orphans:
+    orphans = opened.plan.orphans
+    for asset, partition in orphans:
+        print(name_of(asset, partition))
+    if not orphans:
         print("nothing in the lake is outside the study")
     elif options.yes:
-        prune(lake, plan.orphans)
-        print(f"deleted {len(plan.orphans)} partitions")
+        prune(opened.lake, orphans)
+        print(f"deleted {len(orphans)} partitions")
     else:
-        print(f"{len(plan.orphans)} partitions are no longer in the study; --yes deletes them")
+        print(f"{len(orphans)} partitions are no longer in the study; --yes deletes them")

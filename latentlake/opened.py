@@ -1,0 +1,54 @@
+"""A lake and a study as a command is told to open them: each part opened when first asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from latentlake.catalog import Catalog
+from latentlake.flow import Flow
+from latentlake.lake import Lake
+from latentlake.origins import Origins
+from latentlake.plan import Plan
+from latentlake.study import Study, load_study
+from latentlake.view import View, open_lake
+
+
+@dataclass(frozen=True)
+class Opened:
+    """``uri``: address of the lake. ``study_file``: the study. ``name``: the study to read, where the lake holds several
+    and no study file is needed. ``cache``: folder of remembered digests and converted models."""
+
+    uri: str
+    study_file: str
+    name: str | None
+    cache: str
+
+    @cached_property
+    def view(self) -> View:
+        """What is published in the lake; reads no study file."""
+        return open_lake(self.uri, self.name)
+
+    @cached_property
+    def study(self) -> Study:
+        """The study file."""
+        return load_study(self.study_file)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake of the study file's study."""
+        return Lake(self.uri, self.study.name)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The stages of the study."""
+        return Flow(self.study)
+
+    @cached_property
+    def origins(self) -> Origins:
+        """What the study names outside the lake."""
+        return Origins(self.study, Path(self.cache))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What a run would do."""
+        return Plan(self.flow, self.origins, Catalog(self.lake))
