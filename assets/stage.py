@@ -14,7 +14,7 @@ from latentlake.flow import Flow, Stage
 from latentlake.tables import TABLES
 from latentlake.work import Compute
 
-STUDY_TAG = "latentlake/study"
+STUDY_TAG, LAUNCH_TAG = "latentlake/study", "latentlake/launch"
 
 # Dagster would emit an event of its own for each partition of a range, all with one data version, after the ones that
 # this asset logs (dagster#34013). Marked so, an output emits none, and downstream steps still run.
@@ -71,7 +71,14 @@ def _executor(context: dg.AssetExecutionContext, flow: Flow) -> Executor:
         handles=resources.models.handles(study, origins),
         progress=resources.progress,
         run=context.run_id,
+        launch=_launch_of(context),
     )
+
+
+def _launch_of(context: dg.AssetExecutionContext) -> str:
+    """The execution of a plan that the run is part of: a launch of ours, a backfill of Dagster's, or the run alone."""
+    tags = context.run.tags
+    return tags.get(LAUNCH_TAG) or tags.get("dagster/backfill") or context.run_id
 
 
 def _require_same_study(context: dg.AssetExecutionContext, flow: Flow) -> None:

@@ -1,20 +1,20 @@
 """The run entry: makes a plan, executes it through Dagster stage by stage, and shows what came out.
 
-``python -m jobs.run [--plan]``; the study is the one that LATENTLAKE_STUDY names, the lake the one of LATENTLAKE_LAKE.
+``python -m jobs.run``; the study is the one that LATENTLAKE_STUDY names, the lake the one of LATENTLAKE_LAKE.
 """
 
 import argparse
 import os
 import sys
+import uuid
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
 import dagster as dg
 
 from assets.events import asset_key
-from assets.stage import STUDY_TAG
+from assets.stage import LAUNCH_TAG, STUDY_TAG
 from definitions import build_definitions, study_path
 from jobs.mend import PROCESS_TAG, bury_dead_runs, mend, register_shards, this_process
 from jobs.progress import TerminalProgress
@@ -65,6 +65,7 @@ class Run:
         self.lake: Lake = lake.open(self.study.name)
         self.origins: Origins = models.origins(self.study)
         definitions = build_definitions(self.study, lake=lake, models=models, progress=progress)
+        self._launch_id = uuid.uuid4().hex
         self._job = definitions.resolve_implicit_global_asset_job_def()
 
     def plan(self) -> Plan:
@@ -97,7 +98,7 @@ class Run:
 
     def _launch(self, stage: Stage, start: str, end: str) -> None:
         """One Dagster run over a range of partitions."""
-        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process()}
+        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(), LAUNCH_TAG: self._launch_id}
         if stage.dimensions:
             tags |= {_RANGE_START: start, _RANGE_END: end}
         self._job.get_subset(asset_selection={asset_key(stage.name)}).execute_in_process(
@@ -105,27 +106,15 @@ class Run:
         )
 
 
-def print_plan(plan: Plan) -> None:
-    """Partitions by stage and state, with the first reason of each."""
-    planned, reasons = plan.all, plan.reasons(plan.all)
-    for name in dict.fromkeys(each.stage.name for each in planned):
-        own = [each for each in planned if each.stage.name == name]
-        counts = Counter(each.state for each in own)
-        reason = next((reasons[each.key] for each in own if each.key in reasons), "")
-        print(f"{name:<26} {', '.join(f'{n} {state}' for state, n in counts.items()):<44} {reason}")
-    for asset, partition in plan.orphans:
-        print(f"{asset}[{partition}] is no longer in the study; it is hidden from readers")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.run", description="Materialize a study.")
-    parser.add_argument("--plan", action="store_true", help="only show what would be computed, and why")
-    options = parser.parse_args(arguments)
+    said = "Materialize a study. `latentlake plan` shows beforehand what would be computed, and why."
+    parser = argparse.ArgumentParser(prog="python -m jobs.run", description=said)
+    parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     os.environ.setdefault("DAGSTER_HOME", str(_dagster_home(Path.cwd())))
     try:
-        return _run(options.plan)
+        return _run()
     except LatentlakeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -140,13 +129,10 @@ def _dagster_home(checkout: Path) -> Path:
     return home
 
 
-def _run(is_plan: bool) -> int:
+def _run() -> int:
     lake, models, progress = lake_from_environment(), models_from_environment(), TerminalProgress()
     with dg.DagsterInstance.get() as instance:
         run = Run(study_path(), instance, lake, models, progress)
-        if is_plan:
-            print_plan(run.plan())
-            return 0
         run.execute()
     _print_end(run, lake)
     return 0

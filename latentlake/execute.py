@@ -14,8 +14,9 @@ from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
 from latentlake.plan import Plan, Recipe
 from latentlake.protocols import Answer, Asked, Handles
+from latentlake.study import Study
 from latentlake.tables import TABLES
-from latentlake.work import Compute, Progress, Tables, Work
+from latentlake.work import Ask, Compute, Progress, Tables, Work
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Executor:
-    """Computes partitions of one study in one lake."""
+    """Computes partitions of one study in one lake. ``launch``: the execution of a plan that the run is part of."""
 
     flow: Flow
     lake: Lake
@@ -41,6 +42,7 @@ class Executor:
     handles: Handles
     progress: Progress
     run: str
+    launch: str
 
     def execute(self, name: str, keys: Sequence[str], compute: Compute) -> Iterator[Outcome]:
         """Compute and publish partitions of a stage, one after the other, skipping the ones that are up to date.
@@ -74,7 +76,7 @@ class Executor:
                 stale.append(key)
         if stale:
             begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
-            tables = compute([self._work(stage, key, plan) for key in stale])
+            tables = compute([self.work(stage, key, plan, self._asker(stage, key)) for key in stale])
             for publication, written in zip(begun, tables, strict=True):
                 yield self._publish(stage, publication, written, plan)
 
@@ -138,7 +140,8 @@ class Executor:
 
         return frame
 
-    def _work(self, stage: Stage, key: str, plan: Plan) -> Work:
+    def work(self, stage: Stage, key: str, plan: Plan, ask: Ask) -> Work:
+        """What a stage is given to compute one partition; model calls go through ``ask``."""
         return Work(
             study=self.flow.study,
             stage=stage,
@@ -148,7 +151,7 @@ class Executor:
             handles=self.handles,
             progress=self.progress,
             read=lambda name, table: self._input(stage, key, name, table, plan),
-            ask=self._asker(stage, key),
+            ask=ask,
         )
 
     def _input(self, stage: Stage, key: str, name: str, table: str | None, plan: Plan) -> pl.LazyFrame:
@@ -164,7 +167,7 @@ class Executor:
             where[dimension] = [int(value) for value in values] if dimension == "block" else values
         return self.lake.scan(table or above.tables[0], where)
 
-    def _asker(self, stage: Stage, key: str) -> Callable[[str, Sequence[Asked]], list[Answer]]:
+    def _asker(self, stage: Stage, key: str) -> Ask:
         dictionary = stage.values(key).get("dictionary", "")
 
         def report(made: int, remembered: int, share: float) -> None:
@@ -173,11 +176,19 @@ class Executor:
 
         def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
             choice = self.flow.study.llms[llm]
-            revision = digest([self.origins.llm(llm).digest, choice.dtype, choice.engine, choice.engine_version])
-            asker = Asker(llm, revision, choice.engine, stage.name, dictionary)
-            return Ledger(self.lake).ask(lambda: self.handles.llm(llm), asker, asked, report)
+            revision = revision_of(self.flow.study, self.origins, llm)
+            asker = Asker(llm, revision, choice.engine, stage.name, dictionary, self.launch)
+            return Ledger(self.lake, self.flow.study.budget, choice.price).ask(
+                lambda: self.handles.llm(llm), asker, asked, report
+            )
 
         return ask
+
+
+def revision_of(study: Study, origins: Origins, llm: str) -> str:
+    """What the answers of a model follow from, for the ledger: its weights, and how they are run."""
+    choice = study.llms[llm]
+    return digest([origins.llm(llm).digest, choice.dtype, choice.engine, choice.engine_version])
 
 
 def _groups(stage: Stage, keys: Sequence[str]) -> list[list[str]]:

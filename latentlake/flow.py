@@ -218,7 +218,7 @@ class Flow:
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
             elif mark.section == "llms":
                 llm = self.study.llms[name]
-                inlined[f"llm {name}"] = [llm.model_dump(mode="json", exclude={"model"}), llm.engine_version]
+                inlined[f"llm {name}"] = [llm.model_dump(mode="json", exclude={"model", "price"}), llm.engine_version]
         return _version(f"{stage}.{choice.version}", inlined)
 
 

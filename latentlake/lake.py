@@ -84,6 +84,11 @@ class Lake:
         delta = self._open(table)
         return 0 if delta is None else len(delta.file_uris())
 
+    def bytes(self, table: str) -> int:
+        """Bytes of a table's live files."""
+        delta = self._open(table)
+        return 0 if delta is None else sum(pl.DataFrame(delta.get_add_actions())["size_bytes"].to_list())
+
     def compact(self, table: str) -> None:
         """Put the rows of many small files into few; the order of rows within a file is not kept."""
         delta = self._open(table)

@@ -14,9 +14,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from latentlake.budget import Meter, price_of
 from latentlake.digest import digest
 from latentlake.lake import Lake
 from latentlake.protocols import LLM, Answer, Asked, Call, Reply, Sampling
+from latentlake.study import Budget, Price
 from latentlake.tables import TABLES
 
 # A flush costs two commits, some 50 ms; what a kill can lose is what arrived since the last one.
@@ -25,13 +27,16 @@ _FLUSH_CALLS, _FLUSH_SECONDS = 64, 5.0
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks, kept beside each call. ``model``, ``revision``: the model's name in the study and its revision."""
+    """Who asks, kept beside each call. ``model``, ``revision``: the model's name in the study and its revision. ``launch``:
+    what a budget counts.
+    """
 
     model: str
     revision: str
     engine: str
     asset: str
     dictionary: str
+    launch: str | None = None
 
 
 def call_key(revision: str, call: Call) -> str:
@@ -43,10 +48,12 @@ def call_key(revision: str, call: Call) -> str:
 
 
 class Ledger:
-    """The tables ``calls`` and ``prompts`` of a lake."""
+    """The tables ``calls`` and ``prompts`` of a lake. ``budget``, ``price``: what may be spent, and what a model charges."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, budget: Budget | None = None, price: Price | None = None) -> None:
         self._lake = lake
+        self._budget = budget or Budget()
+        self._price = price
 
     def ask(
         self,
@@ -59,6 +66,9 @@ class Ledger:
 
         ``load`` gives the model, and is called only if it is needed. ``report`` hears, as they come, of calls made,
         calls remembered, and the share of all that is done.
+
+        Raises:
+            BudgetError: the budget does not allow the next call.
         """
         keys = [call_key(asker.revision, each.call) for each in asked]
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
@@ -67,11 +77,25 @@ class Ledger:
         report(0, len(first) - len(missing), 1 - len(missing) / max(1, len(first)))
         if missing:
             calls, left = {key: asked[first[key]] for key in missing}, len(missing)
-            for batch in self._make(load(), asker, calls):
+            for batch in self._within_budget(load, asker, calls):
                 replies.update(batch)
                 left -= len(batch)
                 report(len(batch), 0, 1 - left / len(first))
         return [Answer(key, replies[key]) for key in keys]
+
+    def missing(self, revision: str, asked: Sequence[Asked]) -> list[Asked]:
+        """The calls, each once, that the ledger does not hold and `ask` would make."""
+        calls = {call_key(revision, each.call): each for each in asked}
+        replies = self._remembered(list(calls))
+        return [each for key, each in calls.items() if key not in replies]
+
+    def _within_budget(
+        self, load: Callable[[], LLM], asker: Asker, calls: dict[str, Asked]
+    ) -> Iterator[dict[str, Reply]]:
+        keys, done = list(calls), 0
+        for portion in Meter(self._lake, self._budget, asker.launch).portions(list(calls.values()), self._price):
+            yield from self._make(load(), asker, {key: calls[key] for key in keys[done : done + len(portion)]})
+            done += len(portion)
 
     def _make(self, llm: LLM, asker: Asker, calls: dict[str, Asked]) -> Iterator[dict[str, Reply]]:
         """Make calls, writing replies down before they are given on."""
@@ -112,7 +136,7 @@ class Ledger:
             prefix, prompt = _prompt_keys(asked.call)
             prompts[prefix] = {"prompt": prefix, "prefix": None, "text": asked.call.prefix}
             prompts[prompt] = {"prompt": prompt, "prefix": prefix, "text": asked.call.suffix}
-            rows.append(_row(key, prompt, asked, reply, asker))
+            rows.append({**_row(key, prompt, asked, reply, asker), "price": price_of(reply, self._price)})
         new = [row for key, row in prompts.items() if key not in known]
         self._lake.append("prompts", pa.Table.from_pylist(new, schema=TABLES["prompts"].schema))
         known.update(prompts)
@@ -146,7 +170,6 @@ def _row(key: str, prompt: str, asked: Asked, reply: Reply, asker: Asker) -> dic
         "reply": reply.text,
         "logprobs": None if reply.logprobs is None else list(reply.logprobs),
         "attempts": 1,
-        "price": None,
         "created_at": datetime.now(UTC),
     }
 

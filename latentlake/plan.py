@@ -121,6 +121,10 @@ class Plan:
             planned += own
         return planned
 
+    def count(self, stage: Stage) -> int:
+        """Published partitions of a stage."""
+        return len(self._published[stage.name])
+
     @cached_property
     def orphans(self) -> list[Key]:
         """Published partitions that the present study does not have."""

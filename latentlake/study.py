@@ -123,12 +123,34 @@ class Sample(Choices):
 ENGINE_VERSIONS = {"transformers": "1", "sentence_transformers": "1"}
 
 
+class Price(Choices):
+    """What a model charges for a million tokens, in any one currency: read anew, read from its cache (None: the same), and
+    written.
+    """
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    cached: Annotated[float, Field(ge=0)] | None = None
+
+
+class Budget(Choices):
+    """What one launch may spend on model calls, None being any number: calls, tokens read and written, money."""
+
+    calls: Annotated[int, Field(ge=0)] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    money: Annotated[float, Field(ge=0)] | None = None
+
+
 class LLMChoice(Choices):
-    """A model that explains, judges or embeds: a directory, a GGUF file or ``package://name/file``, and its engine."""
+    """A model that explains, judges or embeds: a directory, a GGUF file or ``package://name/file``, and its engine.
+
+    ``price``: what its calls cost; changes no result.
+    """
 
     model: str
     engine: Literal["transformers", "sentence_transformers"]
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    price: Price | None = None
 
     @property
     def engine_version(self) -> str:
@@ -168,6 +190,7 @@ class Study(Choices):
     llms: dict[Name, LLMChoice] = {}
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
+    budget: Budget = Budget()
 
     _home: Path = PrivateAttr(default=Path())
     _prompts: dict[str, Prompt] = PrivateAttr(default_factory=dict)

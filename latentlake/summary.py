@@ -1,10 +1,9 @@
 """What came out of a study, as text: latents, their explanations and scores beside the controls, and the means."""
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
+from latentlake.console import as_text
 from latentlake.metrics import mean_interval
 from latentlake.view import View
 
@@ -15,28 +14,15 @@ def summarize(view: View) -> str:
     explanations = view.explanations.select("explainer", "dictionary", "latent", "explanation", "error").collect()
     if explanations.is_empty():
         return "No latent has enough windows to be explained; see the columns triage and reason of the table latents."
-    with pl.Config(**_PLAIN):
-        return "\n".join(
-            [
-                "AUROC of each latent's explanation; in brackets with another latent's explanation, the control",
-                str(by_latent(scores, explanations)),
-                "",
-                "mean AUROC over latents, with 95 % intervals",
-                str(means(scores)),
-            ]
-        )
-
-
-_PLAIN: dict[str, Any] = {
-    "tbl_rows": -1,
-    "tbl_cols": -1,
-    "tbl_width_chars": 160,
-    "fmt_str_lengths": 50,
-    "float_precision": 2,
-    "tbl_hide_dataframe_shape": True,
-    "tbl_hide_column_data_types": True,
-    "tbl_formatting": "UTF8_BORDERS_ONLY",
-}
+    return "\n".join(
+        [
+            "AUROC of each latent's explanation; in brackets with another latent's explanation, the control",
+            as_text(by_latent(scores, explanations)),
+            "",
+            "mean AUROC over latents, with 95 % intervals",
+            as_text(means(scores)),
+        ]
+    )
 
 
 def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:

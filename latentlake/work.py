@@ -15,6 +15,7 @@ from latentlake.origins import Origins
 from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 
+Ask = Callable[[str, Sequence[Asked]], list[Answer]]
 Tables = Mapping[str, pa.Table | pl.DataFrame]
 
 
@@ -58,7 +59,7 @@ class Work:
     handles: Handles
     progress: Progress
     read: Callable[[str, str | None], pl.LazyFrame]
-    ask: Callable[[str, Sequence[Asked]], list[Answer]]
+    ask: Ask
 
     @property
     def dictionary(self) -> str:

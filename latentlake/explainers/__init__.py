@@ -36,6 +36,11 @@ class Explainer(Choices):
     version: ClassVar[str]
     method: str
 
+    @property
+    def most_calls(self) -> int:
+        """Model calls for one latent, at most."""
+        return 0
+
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """Hypotheses for each latent.
 

@@ -48,6 +48,11 @@ class Pattern(Explainer):
     select_sample: SelectSample
     embedder: EmbedderName
 
+    @property
+    def most_calls(self) -> int:
+        """One a draw."""
+        return self.draws
+
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """The draws and the token list of each latent, with their selection values."""
         answers = self._ask(work, latents)

@@ -58,6 +58,11 @@ class Scorer(Choices):
     sample: ScoreSample
     windows: Annotated[int, Field(ge=1)]
 
+    @property
+    def most_calls(self) -> int:
+        """Model calls for one latent, at most, the control's included."""
+        return 0
+
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """A judgement for each case, in their order. Cases of one latent and explanation stand together."""
         raise NotImplementedError

@@ -28,6 +28,11 @@ class Detection(Scorer):
     yes: str = " yes"
     no: str = " no"
 
+    @property
+    def most_calls(self) -> int:
+        """One a window, activating or not, for the explanation and for the control."""
+        return 4 * self.windows
+
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """Probabilities of yes, and the labels that follow at one half."""
         prompt, sampling = work.study.prompt(self.prompt), Choose((self.yes, self.no))

@@ -26,6 +26,11 @@ class Surprisal(Scorer):
     prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("window",)))] = "surprisal"
     neutral: str = "various things"
 
+    @property
+    def most_calls(self) -> int:
+        """One a window, activating or not, for the explanation, the control and the neutral text."""
+        return 6 * self.windows
+
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """Differences of log-likelihoods, as measures."""
         neutral = [Case(case.latent, self.neutral, case.text) for case in cases]
