@@ -1,4 +1,4 @@
-"""The one `dg.Definitions`: the study's assets, with their resources."""
+"""The one `dg.Definitions`: the study's assets with their resources, jobs, schedules and sensors."""
 
 import os
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import dagster as dg
 
 from assets import build_assets
+from jobs.groups import asset_jobs
+from jobs.incremental import Launcher, new_shards, next_stage, nightly
 from jobs.progress import LogProgress
 from latentlake.flow import Flow
 from latentlake.study import Study, load_study
@@ -20,14 +22,21 @@ def study_path() -> str:
 
 def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
     """Definitions for a study; ``resources`` take the place of the ones that the environment gives."""
+    given = {
+        "lake": lake_from_environment(),
+        "models": models_from_environment(),
+        "progress": LogProgress(),
+        **resources,
+    }
+    flow = Flow(study)
+    jobs = asset_jobs(flow)
+    launcher = Launcher(study, given["lake"].open(study.name), lambda: given["models"].origins(study))
     return dg.Definitions(
-        assets=build_assets(Flow(study)),
-        resources={
-            "lake": lake_from_environment(),
-            "models": models_from_environment(),
-            "progress": LogProgress(),
-            **resources,
-        },
+        assets=build_assets(flow),
+        jobs=list(jobs.values()),
+        schedules=[nightly(launcher, jobs["everything"])],
+        sensors=[new_shards(launcher, jobs["everything"]), next_stage(launcher, jobs["everything"])],
+        resources=given,
         executor=dg.in_process_executor,  # a step of its own process costs ten seconds of imports
     )
 

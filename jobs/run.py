@@ -1,6 +1,6 @@
 """The run entry: makes a plan, executes it through Dagster stage by stage, and shows what came out.
 
-``python -m jobs.run``; the study is the one that LATENTLAKE_STUDY names, the lake the one of LATENTLAKE_LAKE.
+``python -m jobs.run [JOB]``; the study is the one that LATENTLAKE_STUDY names, the lake the one of LATENTLAKE_LAKE.
 """
 
 import argparse
@@ -13,17 +13,18 @@ from typing import Protocol
 
 import dagster as dg
 
-from assets.events import asset_key
 from assets.stage import LAUNCH_TAG, STUDY_TAG
 from definitions import build_definitions, study_path
-from jobs.mend import PROCESS_TAG, bury_dead_runs, mend, register_shards, this_process
+from jobs.groups import JOBS, stages_of
+from jobs.launch import Work, prepare, works
+from jobs.mend import PROCESS_TAG, mend, this_process
 from jobs.progress import TerminalProgress
 from latentlake.catalog import Catalog
 from latentlake.errors import LatentlakeError
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.origins import Origins
-from latentlake.plan import Plan, State, product_ranges
+from latentlake.plan import Plan, State
 from latentlake.protocols import Handles
 from latentlake.study import Study, load_study, require_unchanged
 from latentlake.summary import summarize
@@ -31,8 +32,6 @@ from latentlake.view import View
 from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-_VERIFIED = ("subject", "dictionaries", "selections")  # what `Origins.verify` holds against each other
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -59,7 +58,7 @@ class Run:
         models: Models,
         progress: TerminalProgress,
     ) -> None:
-        self.path, self.instance, self.progress = path, instance, progress
+        self.instance, self.progress = instance, progress
         self.study = load_study(path)
         self.flow = Flow(self.study)
         self.lake: Lake = lake.open(self.study.name)
@@ -72,37 +71,29 @@ class Run:
         """The plan as of now."""
         return Plan(self.flow, self.origins, Catalog(self.lake))
 
-    def execute(self) -> None:
-        """Compute whatever is not up to date. Bad input is refused before anything is written.
+    def execute(self, job: str = "everything") -> None:
+        """Compute whatever is not up to date of the stages of a job. Bad input is refused before anything is written.
 
         Raises:
             LatentlakeError: bad input, or the study was edited meanwhile.
         """
-        if any(each.stage.kind in _VERIFIED and each.state is not State.FRESH for each in self.plan().all):
-            self.origins.verify()
-        Catalog(self.lake).register(self.study, list(self.flow.stages), self.origins.shards)
-        register_shards(self.instance, self.flow, self.plan().shards)
-        bury_dead_runs(self.instance)
-        mend(self.instance, self.flow, self.plan())
-        for stage in self.flow.stages.values():
+        prepare(self.instance, self.flow, self.lake, self.origins)
+        for stage in stages_of(self.flow, job):
             self._compute(stage)
         mend(self.instance, self.flow, self.plan())
 
     def _compute(self, stage: Stage) -> None:
         plan = self.plan()
-        stale = [each.partition for each in plan.of(stage) if each.state is not State.FRESH]
-        order = [plan.shards if axis == "shard" else list(self.flow.keys(axis)) for axis in stage.dimensions]
-        for start, end in product_ranges(stage, stale, order):
-            require_unchanged(self.study, self.path)
-            self._launch(stage, start, end)
+        stale = [each for each in plan.of(stage) if each.state is not State.FRESH]
+        for work in works(self.flow, plan, stage, stale) if stale else []:
+            require_unchanged(self.study)
+            self._launch(work)
 
-    def _launch(self, stage: Stage, start: str, end: str) -> None:
+    def _launch(self, work: Work) -> None:
         """One Dagster run over a range of partitions."""
-        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(), LAUNCH_TAG: self._launch_id}
-        if stage.dimensions:
-            tags |= {_RANGE_START: start, _RANGE_END: end}
-        self._job.get_subset(asset_selection={asset_key(stage.name)}).execute_in_process(
-            instance=self.instance, tags=tags, run_config=_QUIET
+        own = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(), LAUNCH_TAG: self._launch_id}
+        self._job.get_subset(asset_selection=set(work.selection)).execute_in_process(
+            instance=self.instance, tags={**work.tags, **own}, run_config=_QUIET
         )
 
 
@@ -110,11 +101,14 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     said = "Materialize a study. `latentlake plan` shows beforehand what would be computed, and why."
     parser = argparse.ArgumentParser(prog="python -m jobs.run", description=said)
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "job", nargs="?", default="everything", choices=list(JOBS), help="what of the flow (everything)"
+    )
+    options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     os.environ.setdefault("DAGSTER_HOME", str(_dagster_home(Path.cwd())))
     try:
-        return _run()
+        return _run(options.job)
     except LatentlakeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -129,11 +123,11 @@ def _dagster_home(checkout: Path) -> Path:
     return home
 
 
-def _run() -> int:
+def _run(job: str) -> int:
     lake, models, progress = lake_from_environment(), models_from_environment(), TerminalProgress()
     with dg.DagsterInstance.get() as instance:
         run = Run(study_path(), instance, lake, models, progress)
-        run.execute()
+        run.execute(job)
     _print_end(run, lake)
     return 0
 

@@ -62,6 +62,15 @@ def list_shards(corpus: Corpus, home: Path, facts: FileFacts) -> list[Shard]:
     return shards
 
 
+def files(corpus: Corpus, home: Path) -> list[Path]:
+    """The files of the corpus as they are now; nothing is read.
+
+    Raises:
+        InputError: no file matches.
+    """
+    return [path for name, source in corpus.sources.items() for path in _paths(name, source, home)]
+
+
 def read_documents(shard: Shard) -> list[Document]:
     """The documents of a shard, in the order of the file."""
     with closing(_documents(shard.path, shard.choices)) as documents:

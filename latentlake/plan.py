@@ -51,9 +51,13 @@ class Planned(NamedTuple):
 
 
 class Plan:
-    """Compares the recipes that hold now with the ones in the lake; takes one snapshot of the lake when made."""
+    """Compares the recipes that hold now with the ones in the lake; takes one snapshot of the lake when made.
 
-    def __init__(self, flow: Flow, origins: Origins, catalog: Catalog) -> None:
+    ``retries``: whether a partition with failed calls that may succeed later is to be computed.
+    """
+
+    def __init__(self, flow: Flow, origins: Origins, catalog: Catalog, retries: bool = True) -> None:
+        self._retries = retries
         self._flow = flow
         self._origins = origins
         self._catalog = catalog
@@ -74,7 +78,7 @@ class Plan:
         rows = self._latest.filter(pl.col("asset").is_in(list(published)), state=PUBLISHED)
         for (asset,), own in rows.partition_by("asset", as_dict=True).items():
             published[asset] = dict(zip(own["partition"].to_list(), own["data_version"].to_list(), strict=True))
-            whole = own.filter(retryable_failures=0)
+            whole = own.filter(retryable_failures=0) if self._retries else own
             offers[asset] = dict(zip(whole["partition"].to_list(), whole["recipe"].to_list(), strict=True))
         return published, offers
 

@@ -192,13 +192,18 @@ class Study(Choices):
     scorers: dict[Name, ScorerChoice] = {}
     budget: Budget = Budget()
 
-    _home: Path = PrivateAttr(default=Path())
+    _path: Path = PrivateAttr(default=Path())
     _prompts: dict[str, Prompt] = PrivateAttr(default_factory=dict)
 
     @property
     def home(self) -> Path:
         """The folder of the study file; relative paths in the study start here."""
-        return self._home
+        return self._path.parent
+
+    @property
+    def path(self) -> Path:
+        """The study file."""
+        return self._path
 
     @cached_property
     def digest(self) -> str:
@@ -277,16 +282,16 @@ def load_study(path: str | Path) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise StudyError("\n".join(explain(path, tree, each, Study) for each in error.errors())) from error
-    study._home = path.resolve().parent
+    study._path = path.resolve()
     _read_prompts(path, study)
     return study
 
 
-def require_unchanged(study: Study, path: str | Path) -> None:
+def require_unchanged(study: Study) -> None:
     """Refuse to go on where the file now says something else than the study that was read from it."""
-    if load_study(path).digest != study.digest:
+    if load_study(study.path).digest != study.digest:
         raise StudyChangedError(
-            f"{path} was edited after it was read; reload the code location and start the run again"
+            f"{study.path} was edited after it was read; reload the code location and start the run again"
         )
 
 

@@ -390,10 +390,10 @@ def test_a_study_cannot_be_changed_after_it_was_read(file: Path) -> None:
 
 def test_an_edited_study_is_refused(file: Path) -> None:
     study = load_study(file)
-    require_unchanged(study, file)
+    require_unchanged(study)
     edit(file, "seed: 7", "seed: 8")
     with pytest.raises(StudyChangedError, match="was edited"):
-        require_unchanged(study, file)
+        require_unchanged(study)
 
 
 def test_a_prompt_stays_what_it_was_when_the_study_was_read(file: Path) -> None:
@@ -406,5 +406,5 @@ def test_a_prompt_stays_what_it_was_when_the_study_was_read(file: Path) -> None:
     prompt.write_text("after\n%%\n$words $texts\n")
     assert study.prompt("mine.txt").digest == digest
     with pytest.raises(StudyChangedError):
-        require_unchanged(study, file)
+        require_unchanged(study)
     assert load_study(file).prompt("mine.txt").digest != digest

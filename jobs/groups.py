@@ -1,0 +1,33 @@
+"""Which assets go together: the jobs that the UI offers and the run entry takes by name."""
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from assets.events import asset_key
+from latentlake.flow import Flow, Stage
+
+# name → what it does, kinds of stages (None: all)
+JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "everything": ("The whole flow.", None),
+    "data": (
+        "Models, corpus, activations, latents and examples: all that needs no language model but the subject.",
+        ("subject", "llms", "dictionaries", "selections", "contexts", "activations", "latents", "examples"),
+    ),
+    "explain": ("Explanations of the chosen latents.", ("explanations",)),
+    "rescore": ("Judgements and scores of the explanations there are.", ("scores",)),
+}
+
+
+def stages_of(flow: Flow, job: str) -> list[Stage]:
+    """The stages of a job, in the order of the flow."""
+    kinds = JOBS[job][1]
+    return [stage for stage in flow.stages.values() if kinds is None or stage.kind in kinds]
+
+
+def asset_jobs(flow: Flow) -> dict[str, UnresolvedAssetJobDefinition]:
+    """The jobs, by name; one without assets in this study is left out."""
+    return {
+        name: dg.define_asset_job(name, dg.AssetSelection.assets(*map(asset_key, names)), description=description)
+        for name, (description, _) in JOBS.items()
+        if (names := [stage.name for stage in stages_of(flow, name)])
+    }
