@@ -6,12 +6,12 @@ What does not: loops over rows, reading or writing tables, and choices between m
 
 import dagster as dg
 
-from assets import activations, contexts, examples, explanations, latents, roots, scores
+from assets import activations, contexts, examples, explanations, latents, plan, roots, scores
 from latentlake.flow import Flow
 
 
 def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
-    """The assets of a study, one for each stage of its flow."""
+    """The assets of a study, one for each stage of its flow, and the plan."""
     makers = {
         "subject": roots.subject,
         "llms": roots.llms,
@@ -24,4 +24,4 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "explanations": explanations.explanations,
         "scores": scores.scores,
     }
-    return [makers[stage.kind](flow, stage) for stage in flow.stages.values()]
+    return [*(makers[stage.kind](flow, stage) for stage in flow.stages.values()), plan.plan(flow)]

@@ -67,13 +67,14 @@ class FakeLLM:
     """A language model whose replies are made of digests of the prompts.
 
     ``made``: keys of the calls it answered, in order. ``before``: called with the number of calls answered so far,
-    before each batch; tests fail or die in it.
+    before each batch; tests fail or die in it. ``fails``: whether every call fails, and may succeed later.
     """
 
     def __init__(self, batch: int = 8, before: Callable[[int], None] = lambda answered: None) -> None:
         self.made: list[Call] = []
         self._batch = batch
         self._before = before
+        self.fails = False
 
     def run(self, calls: Sequence[Call]) -> Iterator[list[tuple[int, Reply]]]:
         """Batches in the order of the calls."""
@@ -84,6 +85,8 @@ class FakeLLM:
             yield [(place, self._reply(call)) for place, call in batch]
 
     def _reply(self, call: Call) -> Reply:
+        if self.fails:
+            return Reply(None, None, 0, 0, 0, None, 0.0, error="unreachable", is_retryable=True)
         numbers = hashlib.sha256(f"{call.prefix}\x1f{call.suffix}\x1f{call.draw}".encode()).digest()
         text, logprobs = None, None
         if isinstance(call.sampling, Generate):
