@@ -77,9 +77,11 @@ class Run:
         Raises:
             LatentlakeError: bad input, or the study was edited meanwhile.
         """
-        prepare(self.instance, self.flow, self.lake, self.origins)
+        plan = prepare(self.instance, self.flow, self.lake, self.origins)
+        wanted = {each.stage.name for each in plan.all if each.state is not State.FRESH}
         for stage in stages_of(self.flow, job):
-            self._compute(stage)
+            if stage.name in wanted:
+                self._compute(stage)
         mend(self.instance, self.flow, self.plan())
 
     def _compute(self, stage: Stage) -> None:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from latentlake.digest import digest
 from latentlake.errors import SupersededError
-from latentlake.lake import Lake
+from latentlake.lake import Lake, Written
 from latentlake.study import Study
 from latentlake.tables import TABLES
 
@@ -60,7 +61,7 @@ class Made:
     publication: Publication
     inputs: tuple[Consumed, ...]
     where: Mapping[str, str | int]
-    table_versions: Mapping[str, int]
+    written: Mapping[str, Written]
 
 
 Publications = dict[Key, Publication]
@@ -93,6 +94,22 @@ class Catalog:
         return {
             (row["asset"], row["partition"]): tuple(Consumed(**each) for each in row["inputs"])
             for row in rows.select("asset", "partition", "inputs").iter_rows(named=True)
+        }
+
+    def damaged(self) -> dict[Key, str]:
+        """Published partitions whose rows are not the ones that were published, with the table that was changed: it was deleted,
+        rolled back, or written to by hand. A table at the version of its last publication is taken to be whole.
+        """
+        rows = self.latest(lists=["where", "table_versions"]).filter(state=PUBLISHED).collect()
+        written = rows.select("asset", "partition", "where", "table_versions").explode("table_versions")
+        written = written.unnest("table_versions")
+        newest = written.group_by("table").agg(pl.max("version")).sort("table")
+        changed = [table for table, version in newest.iter_rows() if self._lake.version(table) != version]
+        live = {table: self._lake.files_by_partition(table) for table in changed}
+        return {
+            (row["asset"], row["partition"]): row["table"]
+            for row in written.filter(pl.col("table").is_in(changed)).iter_rows(named=True)
+            if live[row["table"]].get(_values(row), digest([])) != row["files"]
         }
 
     def begin(self, made: Made) -> Made:
@@ -174,7 +191,7 @@ class Catalog:
             **made.publication._asdict(),
             "where": [{"column": column, "value": str(value)} for column, value in made.where.items()],
             "inputs": [each._asdict() for each in made.inputs],
-            "table_versions": [{"table": table, "version": version} for table, version in made.table_versions.items()],
+            "table_versions": [{"table": table, **each._asdict()} for table, each in made.written.items()],
             "at": datetime.now(UTC),
         }
         return self._extend("partitions", [row])
@@ -184,6 +201,12 @@ def publications_of(latest: pl.DataFrame) -> Publications:
     """Rows of `Catalog.latest` by (asset, partition); pruned ones are left out."""
     rows = latest.filter(pl.col("state") != PRUNED).select(Publication._fields)
     return {(row[0], row[1]): Publication(*row) for row in rows.iter_rows()}
+
+
+def _values(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A partition's values of the partition columns of a table, in the table's order."""
+    where = {each["column"]: each["value"] for each in row["where"]}
+    return tuple(where[column] for column in TABLES[row["table"]].partition_by)
 
 
 def _prompts(study: Study) -> list[dict[str, str]]:

@@ -103,7 +103,7 @@ class Executor:
         catalog, publication = Catalog(self.lake), begun.publication
         rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
         facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
-        versions = {
+        written_to = {
             name: self.lake.replace(name, each, begun.where, facts, lambda: catalog.require_current(publication))
             for name, each in rows.items()
         }
@@ -113,7 +113,7 @@ class Executor:
             retryable_failures=self._retryable(rows),
         )
         catalog.require_current(publication)
-        published = catalog.publish(Made(publication, begun.inputs, begun.where, versions))
+        published = catalog.publish(Made(publication, begun.inputs, begun.where, written_to))
         self.progress.done(publication.partition, is_computed=True)
         return Outcome(published, begun.inputs, True, self._reader(stage, publication.partition, plan))
 

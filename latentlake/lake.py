@@ -1,9 +1,9 @@
 """Delta tables in a folder or an object store: scan, replace, append. Nothing here knows what a stage is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -11,6 +11,7 @@ from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, Wr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from latentlake.digest import digest
 from latentlake.errors import LakeError
 from latentlake.tables import TABLES, Layout, Table
 
@@ -21,6 +22,13 @@ _retry_conflicts = retry(
     wait=wait_random_exponential(multiplier=0.05, max=5),
     reraise=True,
 )
+
+
+class Written(NamedTuple):
+    """A commit: the table's version, and the digest of the names of the files that hold the partition."""
+
+    version: int
+    files: str
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,16 @@ class Lake:
         partition: Mapping[str, str | int],
         facts: Mapping[str, str],
         fence: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Put rows in the place of a partition's, in one commit; returns the table's version.
+    ) -> Written:
+        """Put rows in the place of a partition's, in one commit.
 
         ``partition``: a value for each partition column. ``facts``: kept as evidence in the commit's metadata.
         ``fence``: called before each attempt to commit, once the table's state is read; what it raises stops the
         commit. A commit that comes in between to the same partition is a conflict, and the fence is called again.
         """
-        return self._write(table, rows, facts, mode="overwrite", predicate=_predicate(partition), fence=fence)
+        delta = self._write(table, rows, facts, mode="overwrite", predicate=_predicate(partition), fence=fence)
+        filters = [(column, "=", str(value)) for column, value in partition.items()]
+        return Written(delta.version(), _names_digest(delta.file_uris(filters or None)))
 
     def delete(self, table: str, partition: Mapping[str, str | int]) -> None:
         """Delete a partition's rows; their files stay until they are vacuumed."""
@@ -105,7 +115,22 @@ class Lake:
 
     def append(self, table: str, rows: pa.Table) -> int:
         """Add rows in one commit; returns the table's version."""
-        return self._write(table, rows, {}, mode="append", predicate=None)
+        return self._write(table, rows, {}, mode="append", predicate=None).version()
+
+    def version(self, table: str) -> int | None:
+        """The newest version of a table, None where there is none; lists no files."""
+        delta = self._open(table, is_listed=False)
+        return None if delta is None else delta.version()
+
+    def files_by_partition(self, table: str) -> dict[tuple[str, ...], str]:
+        """Digest of the names of the live files of each partition, by the values of the partition columns."""
+        delta = self._open(table)
+        if delta is None:
+            return {}
+        columns = [f"partition.{name}" for name in TABLES[table].partition_by]
+        live = pl.DataFrame(delta.get_add_actions(flatten=True)).select("path", pl.col(columns).cast(pl.String))
+        groups = live.partition_by(columns, as_dict=True).items() if columns else [((), live)]
+        return {tuple(map(str, values)): _names_digest(own["path"].to_list()) for values, own in groups}
 
     @_retry_conflicts
     def _write(
@@ -116,7 +141,7 @@ class Lake:
         mode: Literal["append", "overwrite"],
         predicate: str | None,
         fence: Callable[[], None] = lambda: None,
-    ) -> int:
+    ) -> DeltaTable:
         table = TABLES[name]
         delta = self._open(name) or self._create(table)
         lacking = [field for field in Schema.from_arrow(table.schema).fields if field.name in self._lacks(name, delta)]
@@ -131,7 +156,7 @@ class Lake:
             write_deltalake(
                 delta, rows, mode=mode, predicate=predicate, writer_properties=properties, commit_properties=commit
             )
-        return delta.version()
+        return delta
 
     def _create(self, table: Table) -> DeltaTable:
         return DeltaTable.create(
@@ -143,9 +168,10 @@ class Lake:
             storage_options=dict(self.storage_options) or None,
         )
 
-    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+    def _open(self, table: str, version: int | None = None, is_listed: bool = True) -> DeltaTable | None:
+        options = dict(self.storage_options) or None
         try:
-            return DeltaTable(self.path(table), version=version, storage_options=dict(self.storage_options) or None)
+            return DeltaTable(self.path(table), version, options, without_files=not is_listed)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
@@ -184,6 +210,10 @@ class Lake:
 
 def _predicate(partition: Mapping[str, str | int]) -> str | None:
     return " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()) or None
+
+
+def _names_digest(paths: Sequence[str]) -> str:
+    return digest(sorted(path.rpartition("/")[2] for path in paths))
 
 
 def _literal(value: str | int) -> str:

@@ -62,6 +62,7 @@ class Plan:
         self._origins = origins
         self._catalog = catalog
         self._latest = catalog.latest().collect()
+        self._damaged = catalog.damaged()
         self.shards = catalog.order(list(origins.shards))
         self._published, self._offers = self._read()
 
@@ -80,6 +81,8 @@ class Plan:
             published[asset] = dict(zip(own["partition"].to_list(), own["data_version"].to_list(), strict=True))
             whole = own.filter(retryable_failures=0) if self._retries else own
             offers[asset] = dict(zip(whole["partition"].to_list(), whole["recipe"].to_list(), strict=True))
+        for asset, partition in self._damaged:
+            offers.get(asset, {}).pop(partition, None)
         return published, offers
 
     def recipe(self, stage: Stage, key: str) -> Recipe:
@@ -144,6 +147,8 @@ class Plan:
         for each in stale:
             recipe, published = self.recipe(each.stage, each.partition), self.publications.get(each.key)
             reasons[each.key] = why(recipe, published, before.get(each.key, ()))
+            if published is not None and published.recipe == recipe.digest and each.key in self._damaged:
+                reasons[each.key] = f"its rows in the table {self._damaged[each.key]} are not those that were published"
         return reasons
 
     def _wires(self, stage: Stage, versions: "Versions") -> list["_Wire"]:

@@ -110,13 +110,14 @@ class Sample(Choices):
 
     ``sampler``: how activating windows are drawn: equally from each decile of strength (``quantiles``), the strongest
     (``top``), or uniformly (``random``). ``windows`` and ``negatives``: how many where the latent fires and where it
-    never does.
+    never does. ``seed``: another draw.
     """
 
     split: SplitName
     sampler: Literal["quantiles", "top", "random"] = "quantiles"
     windows: Positive
     negatives: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
 
 
 # Raised by hand whenever an engine would answer otherwise than before: it is part of the key of every call.

@@ -21,7 +21,7 @@ TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LON
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
 PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
-VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG)]))
+VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG), ("files", STRING)]))
 
 
 @dataclass(frozen=True)
@@ -401,7 +401,11 @@ _DECLARED = (
             ),
             Column("rows", LONG, "rows in the partition, of the asset's first table"),
             Column("retryable_failures", LONG, "failed model calls that the next run makes again"),
-            Column("table_versions", VERSIONS, "versions of the Delta tables that hold the rows"),
+            Column(
+                "table_versions",
+                VERSIONS,
+                "the Delta tables that hold the rows: version, and digest of the names of the files",
+            ),
             Column("study", STRING, "digest of the study"),
             Column("run", STRING, "id of the run", True),
             Column("at", TIME, "when the row was written"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.corpus import Shard
-from latentlake.lake import Lake
+from latentlake.lake import Lake, Written
 from latentlake.study import Source, Study
 from tests.workbench import STUDY
 
@@ -32,7 +32,7 @@ INPUTS = (Consumed("subject", "", "v1"), Consumed("activations", None, "v2"))
 
 def made(asset: str = MADE.asset, partition: str = MADE.partition, attempt: int = 1, recipe: str = "recipe") -> Made:
     publication = MADE._replace(asset=asset, partition=partition, attempt=attempt, recipe=recipe)
-    return Made(publication, INPUTS, {"shard": partition}, {"contexts": 4})
+    return Made(publication, INPUTS, {"shard": partition}, {"contexts": Written(4, "files")})
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def partition(explainer: str, block: int) -> dict[str, str | int]:
 
 def put(lake: Lake, explainer: str, block: int, *texts: str) -> int:
     rows = explanations(explainer, block, *texts)
-    return lake.replace("explanations", rows, partition(explainer, block), {"of": f"{explainer}{block}"})
+    return lake.replace("explanations", rows, partition(explainer, block), {"of": f"{explainer}{block}"}).version
 
 
 def texts(lake: Lake, where: Mapping[str, object] | None = None) -> list[tuple[str, int, str]]:
@@ -107,7 +107,7 @@ def test_append_keeps_what_was_there(lake: Lake) -> None:
 def test_every_write_is_one_version_with_its_facts(lake: Lake) -> None:
     assert [put(lake, "a", 0, "x"), put(lake, "a", 0, "y")] == [1, 2]
     facts = {"recipe": "abc", "run": "r1"}
-    assert lake.replace("explanations", explanations("a", 0, "z"), partition("a", 0), facts) == 3
+    assert lake.replace("explanations", explanations("a", 0, "z"), partition("a", 0), facts).version == 3
     assert facts.items() <= DeltaTable(lake.path("explanations")).history(1)[0].items()
 
 

@@ -1,11 +1,14 @@
 """Exactly what depends on a change is computed again, and the Dagster UI thinks the same."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from latentlake.fakes import FakeLLM, write_coder
+from latentlake.scorers.detection import Detection
 from resources.lake import LakeResource
 from tests.workbench import EVERYTHING, LATENTS, WIDTH, Workbench
 
@@ -53,6 +56,45 @@ def more_latents(bench: Workbench) -> None:
     bench.study["dictionaries"]["one"]["latents"] = 10
 
 
+def explainer_added(bench: Workbench) -> None:
+    bench.study["explainers"]["few"] = {"method": "tokens", "n": 2}
+
+
+def sample_seed_changed(bench: Workbench) -> None:
+    bench.study["samples"]["test"]["seed"] = 1
+
+
+def blocks_changed(bench: Workbench) -> None:
+    bench.study["blocks"] = 3
+
+
+def shards_file_changed(bench: Workbench) -> None:
+    bench.write_shard("b", 4)
+
+
+def llm_revision_changed(bench: Workbench) -> None:
+    (bench.folder / "embedder" / "config.json").write_text('{"revision": 2}')
+
+
+def rows_deleted_by_hand(bench: Workbench) -> None:
+    table = DeltaTable(bench.lake.open("tiny").path("judgements"))
+    table.delete("scorer = 'detection' AND block = 1")
+
+
+def table_deleted_by_hand(bench: Workbench) -> None:
+    shutil.rmtree(bench.lake.open("tiny").path("activations"))
+
+
+def table_rolled_back(bench: Workbench) -> None:
+    """To before the second block's windows were published."""
+    table = DeltaTable(bench.lake.open("tiny").path("examples"))
+    table.restore(table.version() - 1)
+
+
+def price_given(bench: Workbench) -> None:
+    bench.study["llms"]["judge"]["price"] = {"input": 1.0, "output": 2.0}
+
+
 def weights_changed(bench: Workbench) -> None:
     write_coder(bench.folder / "coders" / "one", WIDTH, LATENTS, k=8, seed=3)
 
@@ -64,8 +106,14 @@ DOWNSTREAM_OF_EXPLANATIONS = {
 }
 ONE_DICTIONARY = {name: n for name, n in EVERYTHING.items() if name not in ("subject", "llms", "contexts")}
 
-# What lies outside the lake (files of weights, the choice of latents) Dagster cannot see change; the plan can.
-OUTSIDE = {more_latents, weights_changed}
+SCORES = {name: n for name, n in EVERYTHING.items() if name.startswith("scores/")}
+BY_BLOCK = {name: 3 for name in EVERYTHING if name == "latents" or name in EXAMPLES_AND_BELOW}
+
+# What lies outside the lake (weights, the choice of latents, files) or is done to it by hand Dagster cannot see; the plan can.
+OUTSIDE = {
+    more_latents, weights_changed, shards_file_changed, llm_revision_changed, rows_deleted_by_hand, table_deleted_by_hand,
+    table_rolled_back,
+}  # fmt: skip
 
 # change → partitions computed, by asset
 CHANGES: list[tuple[Callable[[Workbench], None], dict[str, int]]] = [
@@ -79,6 +127,19 @@ CHANGES: list[tuple[Callable[[Workbench], None], dict[str, int]]] = [
     (dictionary_added, ONE_DICTIONARY),
     (more_latents, {"selections": 1, "latents": 2, **EXAMPLES_AND_BELOW}),
     (weights_changed, ONE_DICTIONARY | {"selections": 0}),
+    (explainer_added, {"explanations/few": 2}),
+    (sample_seed_changed, {"examples/test": 2, **SCORES}),
+    (blocks_changed, BY_BLOCK),
+    (shards_file_changed, {"contexts": 1, "activations": 1, "latents": 2, **EXAMPLES_AND_BELOW}),
+    # the explanations come out the same, so only what embeds is scored again
+    (
+        llm_revision_changed,
+        {"llms": 1, "explanations/default": 2, "scores/tokens/embedding": 2, "scores/default/embedding": 2},
+    ),
+    (rows_deleted_by_hand, {"scores/default/detection": 1}),
+    (table_deleted_by_hand, {"activations": 2}),
+    (table_rolled_back, {"examples/test": 1}),
+    (price_given, {}),
 ]
 
 
@@ -90,6 +151,15 @@ def test_only_what_is_downstream_is_computed(
     assert materialized.dagster_stale() == ({} if change in OUTSIDE else materialized.stale())
     assert materialized.run() == {name: n for name, n in expected.items() if n}
     assert materialized.stale() == {}
+    assert materialized.dagster_stale() == {}
+
+
+def test_with_another_version_of_its_code_a_scorer_is_computed_again(
+    materialized: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Detection, "version", "changed")
+    assert materialized.dagster_stale() == {"scores/default/detection": 2}
+    assert materialized.run() == {"scores/default/detection": 2}
     assert materialized.dagster_stale() == {}
 
 

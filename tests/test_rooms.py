@@ -26,7 +26,7 @@ MAY_IMPORT = {
         )
     ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
-    "latentlake/lake": ["latentlake.errors", "latentlake.tables"],
+    "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
     "latentlake/stages": [
         f"latentlake.{name}"

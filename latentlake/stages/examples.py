@@ -27,7 +27,7 @@ def compute(work: Work) -> Tables:
     firings = read_firings(work.frame("activations"), windows, pl.col("latent").is_in(chosen.tolist()))
     drawn = [pl.DataFrame(schema=_DRAWN)]
     for place, latent in enumerate(chosen.tolist()):
-        drawn.extend(_draw(latent, _of(firings, latent), windows, sample, work.study.seed))
+        drawn.extend(_draw(latent, _of(firings, latent), windows, sample, work.study.seed + sample.seed))
         work.progress.share((place + 1) / len(chosen))
     frame = _describe(pl.concat(drawn), firings, windows, work.handles.subject())
     return {"examples": frame.with_columns(**work.columns(len(frame)))}
