@@ -23,7 +23,7 @@ class View:
     def __init__(self, lake: Lake, at: datetime | None = None) -> None:
         self.lake = lake
         self._at = at
-        self._catalog = Catalog(lake, at)
+        self.catalog = Catalog(lake, at)
 
     def __getattr__(self, table: str) -> pl.LazyFrame:
         if table.startswith("_") or table not in TABLES:
@@ -51,9 +51,9 @@ class View:
 
     def _published(self, table: str) -> pl.DataFrame:
         """Rows of ``partitions`` of what is published of a table and part of the present study."""
-        present = self._catalog.present_study()
+        present = self.catalog.present_study()
         assets = present["assets"] if present else []
-        rows = self._catalog.latest(lists=["where", "table_versions"])
+        rows = self.catalog.latest(lists=["where", "table_versions"])
         latest = rows.filter(pl.col("asset").is_in(assets), state=PUBLISHED).collect()
         if present is None or latest.is_empty():
             return latest

@@ -1,0 +1,239 @@
+"""From a score back to what it was made from: judgements, model calls, the explanation, windows, documents, weights, versions."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from latentlake.catalog import PUBLISHED
+from latentlake.errors import LakeError, nearest
+from latentlake.tables import TABLES
+from latentlake.view import View
+
+_WINDOW = ("shard", "context", "start")
+_CALL = ("key", "model", "revision", "sampling", "draw", "reply", "logprobs", "finish_reason")
+_COST = ("tokens_in", "tokens_cached", "tokens_out", "seconds", "price", "asset", "launch", "created_at")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the scores of a latent were made from. Frames are named like the tables whose rows and columns they hold.
+
+    ``judgements``: with the ``explanation`` that was judged (for a control, another latent's), the window's ``text``, the
+    call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so that the
+    mean over the windows of a kind is 1 - AUROC. ``hypotheses``: with the call of each. A call is null where none was made;
+    ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows
+    in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``: the one row of the latent.
+    ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
+    """
+
+    dictionary: str
+    latent: int
+    scores: pl.DataFrame
+    judgements: pl.DataFrame
+    explanations: pl.DataFrame
+    hypotheses: pl.DataFrame
+    examples: pl.DataFrame
+    latents: pl.DataFrame
+    dictionaries: pl.DataFrame
+    subject: pl.DataFrame
+    llms: pl.DataFrame
+    versions: pl.DataFrame
+
+
+def trace(view: View, dictionary: str, latent: int, explainer: str | None = None, scorer: str | None = None) -> Trace:
+    """What the scores of a latent were made from, of one explainer and scorer or of all.
+
+    Frames are empty where nothing is published yet.
+
+    Raises:
+        LakeError: there is no such dictionary, latent, explainer or scorer, or the latent was not chosen.
+    """
+    choices = _choices(view)
+    concerned = _concerned(view, choices, dictionary, latent, explainer, scorer)
+    latents = _chosen(_rows(view, "latents", concerned, latent), f"latent {latent} of {dictionary!r}")
+    examples = _with_documents(view, _rows(view, "examples", concerned, latent).collect())
+    judgements = _rows(view, "judgements", concerned, latent).collect()
+    judged = [latent, *judgements["explanation_latent"].unique()]
+    explanations = _rows(view, "explanations", concerned).filter(pl.col("latent").is_in(judged)).collect()
+    hypotheses = _rows(view, "hypotheses", concerned, latent).sort("explainer", "hypothesis").collect()
+    return Trace(
+        dictionary,
+        latent,
+        scores=_rows(view, "scores", concerned, latent).sort("explainer", "scorer", "metric", "control").collect(),
+        judgements=_with_calls(view, _ranked(_with_texts(judgements, explanations, examples))),
+        explanations=explanations.filter(latent=latent).sort("explainer"),
+        hypotheses=_with_calls(view, hypotheses),
+        examples=examples,
+        latents=latents,
+        dictionaries=_rows(view, "dictionaries", concerned).collect(),
+        subject=view.subject.collect(),
+        llms=_rows(view, "llms", concerned).sort("llm").collect(),
+        versions=_versions(view, {**concerned, **{name: examples[name].unique() for name in ("sample", "shard")}}),
+    )
+
+
+def _concerned(
+    view: View, choices: Mapping[str, Any], dictionary: str, latent: int, explainer: str | None, scorer: str | None
+) -> dict[str, list[Any]]:
+    """The values of partition columns under which what is asked about lies."""
+    explainers, scorers = _methods(choices, explainer, scorer)
+    return {
+        "dictionary": [dictionary],
+        "block": [latent * choices["blocks"] // _width(view, choices, dictionary, latent)],
+        "explainer": explainers,
+        "scorer": scorers,
+        "llm": _models(choices, explainers, scorers),
+    }
+
+
+def _rows(view: View, table: str, concerned: Mapping[str, list[Any]], latent: int | None = None) -> pl.LazyFrame:
+    """The rows of a table under the partitions concerned, of one latent or of all; only their files are read."""
+    columns = [name for name in TABLES[table].partition_by if name in concerned]
+    rows: pl.LazyFrame = getattr(view, table).filter(pl.col(name).is_in(concerned[name]) for name in columns)
+    return rows if latent is None else rows.filter(latent=latent)
+
+
+def _choices(view: View) -> dict[str, Any]:
+    """The present study, as it was written down."""
+    present = view.catalog.present_study()
+    if present is None:
+        raise LakeError(f"no study was ever run in {view.lake.uri}; materialize one, or name another lake")
+    choices: dict[str, Any] = json.loads(present["choices"])
+    return choices
+
+
+def _require_known(choices: Mapping[str, Any], section: str, kind: str, name: str) -> None:
+    if name not in choices[section]:
+        raise LakeError(f"the study {choices['name']!r} has no {kind} {name!r}{nearest(name, choices[section])}")
+
+
+def _width(view: View, choices: Mapping[str, Any], dictionary: str, latent: int) -> int:
+    """Width of the dictionary, which must have the latent."""
+    _require_known(choices, "dictionaries", "dictionary", dictionary)
+    rows = view.dictionaries.filter(dictionary=dictionary).collect()
+    if rows.is_empty():
+        raise LakeError(f"the dictionary {dictionary!r} is not materialized in {view.lake.uri}; run the study first")
+    width = int(rows["width"].item())
+    if not 0 <= latent < width:
+        raise LakeError(f"the dictionary {dictionary!r} has no latent {latent}; its latents are 0 to {width - 1}")
+    return width
+
+
+def _chosen(rows: pl.LazyFrame, where: str) -> pl.DataFrame:
+    """The latent's row of ``latents``, which must say that it was chosen."""
+    row = rows.collect()
+    if row.is_empty():
+        raise LakeError(f"the block of {where} is not materialized; run the study first")
+    dictionary, triage, is_chosen, reason = row.select("dictionary", "triage", "is_chosen", "reason").row(0)
+    if not is_chosen:
+        is_poor = triage in ("dead", "rare")
+        remedy = (
+            "add documents to the corpus or lower selection.min_windows"
+            if is_poor
+            else f"list it in dictionaries.{dictionary}.latents"
+        )
+        raise LakeError(
+            f"{where} was not chosen and has no scores to trace (triage {triage}: {reason}); to have it explained, "
+            f"{remedy} in the study and run it"
+        )
+    return row
+
+
+def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | None) -> tuple[list[str], list[str]]:
+    """The explainers and scorers asked about: with a scorer named, the explainers that it judges."""
+    for kind, name in (("explainer", explainer), ("scorer", scorer)):
+        if name is not None:
+            _require_known(choices, f"{kind}s", kind, name)
+    explainers = list(choices["explainers"]) if explainer is None else [explainer]
+    if scorer is None:
+        return explainers, list(choices["scorers"])
+    judged = choices["scorers"][scorer]["explainers"]
+    if explainer is not None and explainer not in judged:
+        raise LakeError(
+            f"the scorer {scorer!r} does not judge the explainer {explainer!r}, but {', '.join(judged)}; name one of "
+            f"these, or add it to scorers.{scorer}.explainers in the study and run it"
+        )
+    return [name for name in explainers if name in judged], [scorer]
+
+
+def _models(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
+    """The models that some methods use: whatever their settings name that is one."""
+    methods = [choices["explainers"][name] for name in explainers] + [choices["scorers"][name] for name in scorers]
+    named = {value for settings in methods for value in settings.values() if isinstance(value, str)}
+    return [name for name in choices["llms"] if name in named]
+
+
+def _with_documents(view: View, windows: pl.DataFrame) -> pl.DataFrame:
+    """Windows with their ``file``, and the ``documents`` of which they hold text, in order."""
+    places = windows.lazy().select(*_WINDOW, end=pl.col("start") + pl.col("tokens").list.len()).unique()
+    is_near = [pl.col(name).is_in(windows[name].unique().to_list()) for name in ("shard", "context")]
+    documents = (
+        view.contexts.filter(is_near)
+        .select("shard", "context", "documents")
+        .explode("documents", empty_as_null=False)
+        .select("shard", "context", pl.col("documents").struct.rename_fields(["document", "first"]))
+        .unnest("documents")
+        .with_columns(separator=pl.col("first").shift(-1).over("shard", "context", order_by="first") - 1)
+    )
+    is_within = (pl.col("first") < pl.col("end")) & (pl.col("separator") > pl.col("start")).fill_null(True)
+    held = (
+        places.join(documents, on=["shard", "context"])
+        .filter(is_within)
+        .group_by(_WINDOW)
+        .agg(documents=pl.col("document").sort_by("first"))
+    )
+    files = view.shards.select("shard", "file")
+    described = windows.lazy().join(held, on=_WINDOW, how="left").join(files, on="shard", how="left")
+    return described.sort("sample", "is_activating", "rank", descending=[False, True, False]).collect()
+
+
+def _with_texts(judgements: pl.DataFrame, explanations: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
+    """Judgements with the explanation and the text of the window that were held against each other."""
+    said = explanations.select("explainer", "explanation", explanation_latent="latent")
+    texts = examples.select(*_WINDOW, "text").unique(_WINDOW)
+    return judgements.join(said, on=["explainer", "explanation_latent"], how="left").join(texts, on=_WINDOW, how="left")
+
+
+def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
+    """Judgements with ``misranked``, the worst first; ties count half, and failures have none and come last."""
+    group = ["explainer", "scorer", "control"]
+    own, said = [*group, "is_activating"], pl.coalesce("probability", "measure")
+    below = said.rank().over(group) - said.rank().over(own)
+    others = said.count().over(group) - said.count().over(own)
+    share = pl.when(others > 0).then(below / others)
+    misranked = pl.when("is_activating").then(1 - share).otherwise(share)
+    failures_last = (-pl.col("misranked")).fill_null(1)
+    return judgements.with_columns(misranked=misranked).sort(*group, failures_last, *_WINDOW)
+
+
+def _with_calls(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the call that each names: its prompt in full, the raw reply, and what it took."""
+    # Filters, where a semi join says the same: they reach the files, past what the view does to repeated keys.
+    keys = rows["call"].drop_nulls().unique().to_list()
+    calls = view.calls.filter(pl.col("key").is_in(keys)).select("prompt", *_CALL, *_COST).collect()
+    own = _texts(view, calls["prompt"])
+    whole = own.join(_texts(view, own["prefix"]), left_on="prefix", right_on="prompt", how="left", suffix="_before")
+    prompts = whole.select("prompt", prompt_text=pl.col("text_before").fill_null("") + pl.col("text"))
+    asked = calls.join(prompts, on="prompt", how="left").drop("prompt")
+    return rows.join(asked, left_on="call", right_on="key", how="left", maintain_order="left")
+
+
+def _texts(view: View, keys: pl.Series) -> pl.DataFrame:
+    return view.prompts.filter(pl.col("prompt").is_in(keys.drop_nulls().unique().to_list())).collect()
+
+
+def _versions(view: View, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:
+    """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
+    allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
+    latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).filter(state=PUBLISHED).collect()
+    others = (
+        latest.select("asset", "partition", "where")
+        .explode("where", empty_as_null=False)
+        .unnest("where")
+        .join(pl.DataFrame(allowed), on=["column", "value"], how="anti")
+    )
+    own = latest.join(others, on=["asset", "partition"], how="anti")
+    return own.drop("where", "state", "retryable_failures").sort("at", "asset", "partition")

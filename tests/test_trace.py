@@ -1,0 +1,254 @@
+"""From a score back: every step that a trace shows is the one that was taken."""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+import pytest
+
+import latentlake
+from latentlake.catalog import Catalog
+from latentlake.cli import main
+from latentlake.errors import LakeError
+from latentlake.fakes import FakeLLM
+from latentlake.protocols import Call, Choose, Reply
+from latentlake.stages.examples import SEPARATOR
+from latentlake.trace import Trace, trace
+from tests.workbench import LATENTS, Workbench
+
+WINDOW = ["shard", "context", "start"]
+
+
+def chosen(bench: Workbench) -> list[int]:
+    return bench.view().latents.filter("is_chosen").collect()["latent"].sort().to_list()
+
+
+def traced(bench: Workbench, explainer: str | None = None, scorer: str | None = None) -> Trace:
+    return trace(bench.view(), "one", chosen(bench)[0], explainer, scorer)
+
+
+def run(bench: Workbench, *arguments: str) -> int:
+    return main(["--lake", bench.lake.uri, "--study-file", "none.yaml", "trace", *arguments])
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def documents(bench: Workbench) -> dict[str, str]:
+    """Texts of all documents by name, from the files of the corpus."""
+    files = [gzip.decompress(path.read_bytes()).decode() for path in bench.folder.glob("docs/*.gz")]
+    lines = [line for file in files for line in file.splitlines()]
+    return {record["title"]: record["text"] for record in map(json.loads, lines)}
+
+
+def test_a_judgement_leads_to_the_call_that_asked_about_its_window(materialized: Workbench) -> None:
+    judgements = traced(materialized).judgements
+    asked = judgements.filter(pl.col("scorer") != "embedding")
+    assert set(asked["scorer"]) == {"surprisal", "detection"}
+    assert judgements.filter(scorer="embedding")["prompt_text"].null_count() == judgements.height - asked.height > 0
+    for row in asked.iter_rows(named=True):
+        assert row["explanation"] in row["prompt_text"]
+        assert one_line(row["text"]) in row["prompt_text"]
+        assert (row["model"], row["asset"]) == ("judge", f"scores/default/{row['scorer']}")
+
+
+@pytest.mark.parametrize("frame", ["judgements", "hypotheses"])
+def test_replies_are_those_of_the_ledger(materialized: Workbench, frame: str) -> None:
+    rows = getattr(traced(materialized), frame).filter(pl.col("call").is_not_null())
+    columns = ["reply", "logprobs", "tokens_in", "tokens_out", "seconds", "revision", "launch", "created_at"]
+    ledger = {row["key"]: row for row in materialized.view().calls.collect().iter_rows(named=True)}
+    assert rows.height
+    for row in rows.iter_rows(named=True):
+        assert {name: row[name] for name in columns} == {name: ledger[row["call"]][name] for name in columns}
+
+
+def test_a_control_shows_the_explanation_of_the_other_latent(materialized: Workbench) -> None:
+    controls = traced(materialized).judgements.filter(control="shuffled")
+    said = materialized.view().explanations.collect()
+    texts = {(row["explainer"], row["latent"]): row["explanation"] for row in said.iter_rows(named=True)}
+    assert (controls["explanation_latent"] != controls["latent"]).all()
+    for row in controls.iter_rows(named=True):
+        assert row["explanation"] == texts[row["explainer"], row["explanation_latent"]]
+
+
+def test_a_hypothesis_leads_to_the_prompt_that_showed_the_examples(materialized: Workbench) -> None:
+    found = traced(materialized, explainer="default")
+    draws = found.hypotheses.filter(source="draw")
+    shown = found.examples.filter("is_activating", sample="strong")["text"]
+    assert (draws.height, shown.len()) == (3, 3)
+    for row in draws.iter_rows(named=True):
+        prompt = one_line(row["prompt_text"].replace("<<", "").replace(">>", ""))
+        assert all(one_line(text) in prompt for text in shown)
+        assert row["explanation"] in row["reply"]
+    assert found.explanations["explanation"].item() == found.hypotheses.filter("is_chosen")["explanation"].item()
+
+
+def test_examples_name_the_documents_that_they_are_text_of(materialized: Workbench) -> None:
+    texts, seen = documents(materialized), set()
+    for latent in chosen(materialized):
+        for row in trace(materialized.view(), "one", latent).examples.iter_rows(named=True):
+            parts = [part for part in row["text"].split(SEPARATOR) if part]
+            assert len(parts) == len(row["documents"])
+            names = row["documents"]
+            assert row["file"] == f"{names[0].split()[0]}.jsonl.gz"
+            for place, (name, part) in enumerate(zip(names, parts, strict=True)):
+                assert part in texts[name]
+                assert place == len(parts) - 1 or texts[name].endswith(part)
+                assert place == 0 or texts[name].startswith(part)
+            seen.add((len(parts), row["text"].startswith(SEPARATOR), row["start"] == 0))
+    assert {(1, False, False), (1, True, False), (2, False, False), (1, False, True)} <= seen
+
+
+def test_the_most_misranked_come_first_and_their_mean_is_what_the_score_lacks(materialized: Workbench) -> None:
+    found = traced(materialized)
+    scores = found.scores.filter(metric="auroc")
+    assert scores.height == 8
+    for row in scores.iter_rows(named=True):
+        same = [pl.col(name).eq_missing(pl.lit(row[name])) for name in ("explainer", "scorer", "control")]
+        judged = found.judgements.filter(same)
+        for is_activating in (True, False):
+            mean = judged.filter(pl.col("is_activating") == is_activating)["misranked"].mean()
+            assert mean == pytest.approx(1 - row["value"])
+        assert judged["misranked"].is_sorted(descending=True)
+
+
+def test_versions_are_those_of_the_partitions(materialized: Workbench) -> None:
+    found = traced(materialized)
+    own = f"{found.latents['block'].item()}|one"
+    shards = found.examples["shard"].unique()
+    partitions = {
+        "subject": [""], "llms": ["judge", "embedder"], "dictionaries": ["one"], "selections": ["one"],
+        "contexts": shards, "activations": [f"one|{shard}" for shard in shards],
+    }  # fmt: skip
+    assets = materialized.view().catalog.present_study()["assets"]
+    expected = {(asset, key) for asset in assets for key in partitions.get(asset, [own])}
+    published = Catalog(materialized.lake.open("tiny")).publications()
+    names = ["recipe", "code_version", "data_version", "study", "run", "at", "attempt"]
+    rows = {(row["asset"], row["partition"]): row for row in found.versions.iter_rows(named=True)}
+    assert rows.keys() == expected
+    for key, row in rows.items():
+        assert {name: row[name] for name in names} == {name: getattr(published[key], name) for name in names}
+        assert row["table_versions"]
+
+
+def test_weights_are_those_of_the_tables(materialized: Workbench) -> None:
+    found, view = traced(materialized), materialized.view()
+    assert found.dictionaries.equals(view.dictionaries.collect())
+    assert found.subject.equals(view.subject.collect())
+    assert found.llms.equals(view.llms.sort("llm").collect())
+
+
+def test_what_is_computed_again_is_traced_to_its_new_attempt(materialized: Workbench) -> None:
+    path = materialized.folder / "detection.txt"
+    path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
+    materialized.run()
+    found = traced(materialized, scorer="detection")
+    assert found.judgements["prompt_text"].str.contains("Say yes or no.", literal=True).all()
+    assert found.versions.filter(asset="scores/default/detection")["attempt"].item() == 2
+
+
+def test_one_explainer_and_scorer_leave_out_the_others(materialized: Workbench) -> None:
+    found = traced(materialized, "tokens", "embedding")
+    for frame in (found.scores, found.judgements):
+        assert set(frame.select("explainer", "scorer").unique().rows()) == {("tokens", "embedding")}
+    assert set(found.explanations["explainer"]) == set(found.hypotheses["explainer"]) == {"tokens"}
+    assert found.llms["llm"].to_list() == ["embedder"]
+    assert not found.versions.filter(pl.col("asset").str.contains("default|detection|surprisal")).height
+    assert set(traced(materialized, scorer="detection").explanations["explainer"]) == {"default"}
+
+
+def test_it_is_exported_beside_open(materialized: Workbench) -> None:
+    view = latentlake.open(materialized.lake.uri)
+    assert latentlake.trace(view, "one", chosen(materialized)[0]).scores.height
+
+
+BAD: Sequence[tuple[Mapping[str, object], str]] = [
+    ({"dictionary": "on"}, "the study 'tiny' has no dictionary 'on' (did you mean 'one'?)"),
+    ({"latent": LATENTS}, "the dictionary 'one' has no latent 64; its latents are 0 to 63"),
+    ({"latent": -1}, "the dictionary 'one' has no latent -1; its latents are 0 to 63"),
+    ({"explainer": "token"}, "the study 'tiny' has no explainer 'token' (did you mean 'tokens'?)"),
+    ({"scorer": "detect"}, "the study 'tiny' has no scorer 'detect' (did you mean 'detection'?)"),
+    (
+        {"explainer": "tokens", "scorer": "detection"},
+        "the scorer 'detection' does not judge the explainer 'tokens', but default; name one of these, or add it to "
+        "scorers.detection.explainers in the study and run it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), BAD, ids=[" ".join(given) for given, _ in BAD])
+def test_what_is_not_there_is_refused(materialized: Workbench, given: Mapping[str, object], message: str) -> None:
+    with pytest.raises(LakeError) as caught:
+        trace(materialized.view(), **{"dictionary": "one", "latent": 0, **given})  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("is_poor", "remedy"),
+    [(False, "list it in dictionaries.one.latents in the study"), (True, "lower selection.min_windows in the study")],
+    ids=["not drawn", "rare"],
+)
+def test_a_latent_that_was_not_chosen_says_why(materialized: Workbench, is_poor: bool, remedy: str) -> None:
+    others = materialized.view().latents.filter(~pl.col("is_chosen"))
+    row = others.filter(pl.col("triage").is_in(["dead", "rare"]) == is_poor).first().collect().row(0, named=True)
+    with pytest.raises(LakeError) as caught:
+        trace(materialized.view(), "one", row["latent"])
+    assert f"latent {row['latent']} of 'one' was not chosen" in str(caught.value)
+    assert f"(triage {row['triage']}: {row['reason']})" in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_the_command_tells_the_whole_story(materialized: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = traced(materialized)
+    assert run(materialized, "one", str(found.latent)) == 0
+    out = capsys.readouterr().out
+    worst = found.judgements.filter(pl.col("control").is_null(), pl.col("prompt_text").is_not_null())
+    prompt = worst.sort("misranked", descending=True, maintain_order=True)["prompt_text"][0]
+    assert all(f"│ {line}" in out for line in prompt.splitlines())
+    for text in (*found.explanations["explanation"], *found.hypotheses["explanation"], *found.versions["asset"]):
+        assert text in out
+    assert found.subject["digest"].item() in out
+    assert found.examples.filter("is_activating", sample="strong")["documents"][0][0] in out
+    assert "3 of 8 by rank" in out
+    assert "none yet" not in out
+
+
+def test_with_all_every_judgement_is_shown(materialized: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = traced(materialized, scorer="detection")
+    assert run(materialized, "one", str(found.latent), "--scorer", "detection", "--all") == 0
+    assert capsys.readouterr().out.count(", misranked ") == found.judgements.height > 0
+
+
+def test_as_json_it_is_the_whole_trace(materialized: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = traced(materialized)
+    assert run(materialized, "one", str(found.latent), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.keys() == vars(found).keys()
+    assert [row["prompt_text"] for row in told["judgements"]] == found.judgements["prompt_text"].to_list()
+    assert told["latents"][0]["n_tokens"] == found.latents["n_tokens"].item()
+
+
+def test_an_error_is_one_line(materialized: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(materialized, "two", "0") == 1
+    assert capsys.readouterr().err == "error: the study 'tiny' has no dictionary 'two' (did you mean 'one'?)\n"
+
+
+class Refusing(FakeLLM):
+    """A language model that refuses to choose."""
+
+    def _reply(self, call: Call) -> Reply:
+        failed = Reply(None, None, 1, 0, 0, None, 0.0, "refused")
+        return failed if isinstance(call.sampling, Choose) else super()._reply(call)
+
+
+def test_failed_calls_are_shown_as_such(materialized: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    materialized.llm = Refusing()
+    path = materialized.folder / "detection.txt"
+    path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
+    materialized.run()
+    assert run(materialized, "one", str(chosen(materialized)[0]), "--scorer", "detection") == 0
+    out = capsys.readouterr().out
+    assert out.count("failed: refused") == 3
+    assert "all_failed" in out
