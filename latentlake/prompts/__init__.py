@@ -2,7 +2,8 @@
 
 What belongs here: the texts. What does not: how they are filled (explainers and scorers) or sent (engines). A file has
 two parts, divided by a line that holds only ``%%``: the prefix, which many calls share and engines compute once, and the
-suffix. ``$name`` stands for what is filled in (``$$`` for a dollar sign).
+suffix. The line breaks before and after that line belong to neither. ``$name`` stands for what is filled in (``$$`` for
+a dollar sign).
 """
 
 from collections.abc import Sequence
