@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError
 
 from latentlake.errors import LakeError
@@ -206,3 +206,27 @@ def test_activations_are_laid_out_as_declared(lake: Lake) -> None:
         assert not {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(stored[name]["encodings"])
         assert stored[name]["compression"] == "ZSTD"
         assert stored[name]["statistics"]["has_min_max"]
+
+
+def test_a_table_of_a_newer_schema_is_refused(lake: Lake) -> None:
+    put(lake, "a", 0, "x")
+    DeltaTable(lake.path("explanations")).alter.add_columns([Field("rationale", "string")])
+    for use in (lambda: lake.scan("explanations"), lambda: put(lake, "a", 0, "y")):
+        with pytest.raises(LakeError, match=r"rationale, which this latentlake does not know.*Upgrade latentlake"):
+            use()
+    assert DeltaTable(lake.path("explanations")).version() == 2
+
+
+def test_a_table_without_a_column_that_may_be_null_is_read_and_gets_it(lake: Lake) -> None:
+    older = pa.schema([field for field in TABLES["calls"].schema if field.name != "launch"])
+    DeltaTable.create(lake.path("calls"), schema=older)
+    assert lake.scan("calls").collect().schema == TABLES["calls"].empty().schema
+    lake.append("calls", TABLES["calls"].schema.empty_table())
+    assert "launch" in {field.name for field in DeltaTable(lake.path("calls")).schema().fields}
+
+
+def test_a_table_without_a_column_that_is_needed_is_refused(lake: Lake) -> None:
+    older = pa.schema([field for field in TABLES["partitions"].schema if field.name != "recipe"])
+    DeltaTable.create(lake.path("partitions"), schema=older)
+    with pytest.raises(LakeError, match=r"lacks the columns recipe: an older latentlake"):
+        lake.scan("partitions")

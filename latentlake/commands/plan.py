@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         print("\n".join(_why({key: reasons[key] for key in own if key in reasons}, options.all)))
     else:
         print(f"nothing to compute: all {len(plan.all)} partitions are up to date")
-    print("\n".join(_orphans(plan)))
+    for line in _orphans(plan):
+        print(line)
 
 
 def estimates(table: pl.DataFrame) -> str:
