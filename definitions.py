@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets import build_assets
+from assets.links import address, with_metadata
 from jobs.progress import LogProgress
 from latentlake.flow import Flow
 from latentlake.study import Study, load_study
@@ -20,10 +21,12 @@ def study_path() -> str:
 
 def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
     """Definitions for a study; ``resources`` take the place of the ones that the environment gives."""
+    flow, lake = Flow(study), resources.get("lake") or lake_from_environment()
+    tables = [address(lake.open(study.name), stage) for stage in flow.stages.values()]
     return dg.Definitions(
-        assets=build_assets(Flow(study)),
+        assets=list(map(with_metadata, build_assets(flow), tables)),
         resources={
-            "lake": lake_from_environment(),
+            "lake": lake,
             "models": models_from_environment(),
             "progress": LogProgress(),
             **resources,

@@ -32,6 +32,7 @@ from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+REASON_TAG = "latentlake/reason"
 _VERIFIED = ("subject", "dictionaries", "selections")  # what `Origins.verify` holds against each other
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -89,15 +90,16 @@ class Run:
 
     def _compute(self, stage: Stage) -> None:
         plan = self.plan()
-        stale = [each.partition for each in plan.of(stage) if each.state is not State.FRESH]
+        stale = [each for each in plan.of(stage) if each.state is not State.FRESH]
+        reasons = plan.reasons(stale)
         order = [plan.shards if axis == "shard" else list(self.flow.keys(axis)) for axis in stage.dimensions]
-        for start, end in product_ranges(stage, stale, order):
+        for start, end in product_ranges(stage, [each.partition for each in stale], order):
             require_unchanged(self.study, self.path)
-            self._launch(stage, start, end)
+            self._launch(stage, start, end, reasons[stage.name, start])
 
-    def _launch(self, stage: Stage, start: str, end: str) -> None:
-        """One Dagster run over a range of partitions."""
-        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process()}
+    def _launch(self, stage: Stage, start: str, end: str, reason: str) -> None:
+        """One Dagster run over a range of partitions; ``reason``: why the first of them is computed."""
+        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(), REASON_TAG: reason}
         if stage.dimensions:
             tags |= {_RANGE_START: start, _RANGE_END: end}
         self._job.get_subset(asset_selection={asset_key(stage.name)}).execute_in_process(
