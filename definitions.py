@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets import build_assets
+from assets.links import address, with_metadata
 from jobs.groups import asset_jobs
 from jobs.incremental import Launcher, new_shards, next_stage, nightly
 from jobs.progress import LogProgress
@@ -28,11 +29,12 @@ def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
         "progress": LogProgress(),
         **resources,
     }
-    flow = Flow(study)
-    jobs = asset_jobs(flow)
-    launcher = Launcher(study, given["lake"].open(study.name), lambda: given["models"].origins(study))
+    flow, lake = Flow(study), given["lake"].open(study.name)
+    jobs, assets = asset_jobs(flow), build_assets(flow)
+    launcher = Launcher(study, lake, lambda: given["models"].origins(study))
+    tables = [address(lake, stage) for stage in flow.stages.values()]
     return dg.Definitions(
-        assets=build_assets(flow),
+        assets=[*map(with_metadata, assets, tables), *assets[len(tables) :]],
         jobs=list(jobs.values()),
         schedules=[nightly(launcher, jobs["everything"])],
         sensors=[new_shards(launcher, jobs["everything"]), next_stage(launcher, jobs["everything"])],

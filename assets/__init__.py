@@ -7,6 +7,7 @@ What does not: loops over rows, reading or writing tables, and choices between m
 import dagster as dg
 
 from assets import activations, contexts, examples, explanations, latents, plan, roots, scores
+from assets.links import sources, with_metadata
 from latentlake.flow import Flow
 
 
@@ -24,4 +25,8 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "explanations": explanations.explanations,
         "scores": scores.scores,
     }
-    return [*(makers[stage.kind](flow, stage) for stage in flow.stages.values()), plan.plan(flow)]
+    linked = [
+        with_metadata(makers[stage.kind](flow, stage), sources(flow, stage, makers[stage.kind]))
+        for stage in flow.stages.values()
+    ]
+    return [*linked, plan.plan(flow)]

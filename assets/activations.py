@@ -15,7 +15,7 @@ def activations(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         stage,
         core.compute,
         group="corpus",
-        kinds={"torch"},
+        kinds={"pytorch"},
         description="Sparse activations, sorted by latent and position. One forward pass over a shard, stopped at the "
         "deepest hookpoint, serves every dictionary that lacks it.",
         preview=rows_preview("activations", ["latent", "position", "activation"]),

@@ -66,7 +66,7 @@ def materialization(
         metadata={
             "dagster/partition_row_count" if values else "dagster/row_count": publication.rows,
             "recipe": publication.recipe,
-            "made by run": publication.run or "",
+            "made by run": dg.MetadataValue.dagster_run(publication.run or ""),
             "retryable failures": publication.retryable_failures,
             **metadata,
         },

@@ -24,7 +24,7 @@ def explanations(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         stage,
         each(core.compute),
         group="explanations",
-        kinds={"llm"} if sample else {"polars"},
+        kinds={"huggingface"} if any(source.stage == "llms" for source in stage.inputs) else {"polars"},
         description=f"What the explainer `{explainer}` (method `{flow.study.explainers[explainer].method}`) says of each "
         "chosen latent; all its hypotheses are in `hypotheses`.",
         preview=_preview(sample),

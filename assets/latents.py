@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from assets import plots
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
@@ -25,5 +26,6 @@ def latents(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 
 
 def _preview(frame: Frame) -> str:
-    counts = frame("latents").group_by("triage").agg(latents=pl.len(), chosen=pl.col("is_chosen").sum()).sort("triage")
-    return table_of(counts.collect())
+    rows = frame("latents").select("density", "triage", "is_chosen").collect()
+    counts = rows.group_by("triage").agg(latents=pl.len(), chosen=pl.col("is_chosen").sum()).sort("triage")
+    return f"{plots.image(plots.latents, rows)}\n\n{table_of(counts)}"

@@ -106,4 +106,5 @@ def _definition_metadata(stage: Stage) -> dict[str, Any]:
 
 
 def _metadata(outcome: Outcome, preview: Preview) -> dict[str, Any]:
-    return {"computed": outcome.is_computed, "preview": dg.MetadataValue.md(preview(outcome.frame))}
+    seconds = {"seconds": round(outcome.seconds, 2)} if outcome.is_computed else {}
+    return {"computed": outcome.is_computed, **seconds, "preview": dg.MetadataValue.md(preview(outcome.frame))}

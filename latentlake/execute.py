@@ -1,7 +1,8 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import polars as pl
 import pyarrow as pa
@@ -23,6 +24,7 @@ from latentlake.work import Ask, Compute, Progress, Tables, Work
 class Outcome:
     """A partition that is now published, and what it was made from. ``is_computed``: false for one that was up to date.
 
+    ``seconds``: from its beginning to its publication; partitions that are computed together share most of them.
     ``frame(name)``: its rows of one of the stage's tables, or of an input (by the stage's name) what it was made from.
     """
 
@@ -30,6 +32,7 @@ class Outcome:
     inputs: tuple[Consumed, ...]
     is_computed: bool
     frame: Callable[[str], pl.LazyFrame]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ class Executor:
             else:
                 stale.append(key)
         if stale:
+            start = monotonic()
             begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
             tables = compute([self.work(stage, key, plan, self._asker(stage, key)) for key in stale])
             for publication, written in zip(begun, tables, strict=True):
-                yield self._publish(stage, publication, written, plan)
+                outcome = self._publish(stage, publication, written, plan)
+                yield replace(outcome, seconds=monotonic() - start)
 
     def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Made:
         before = plan.publications.get((stage.name, key))

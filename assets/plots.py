@@ -1,0 +1,175 @@
+"""What says more as a picture than as numbers: frames in, charts out, and charts as Markdown.
+
+Altair and what renders it belong to the extra ``ui`` and take most of a second to start: they are imported where a chart
+is made, and previews come without charts where they are not installed.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from latentlake.metrics import mean_interval
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_WIDTH, _HEIGHT = 250, 150
+_DENSITY_BIN, _SCORE_BIN = 0.25, 0.05
+_OWN, _OTHER = "the latent", "another latent"
+_TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
+_EXPLANATIONS = {_OWN: "#4c78a8", _OTHER: "#f58518"}
+
+
+def image(chart: Callable[..., alt.TopLevelMixin], *frames: pl.DataFrame) -> str:
+    """A chart of some frames as an image in Markdown; empty where the extra ``ui`` is not installed."""
+    if not (find_spec("altair") and find_spec("vl_convert")):
+        return ""
+    return f"![](data:image/svg+xml;base64,{b64encode(svg(chart(*frames)).encode()).decode()})"
+
+
+def svg(chart: alt.TopLevelMixin) -> str:
+    """A chart as SVG: a third of what the same PNG weighs, and sharp at any size."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(chart.to_dict())
+
+
+def latents(rows: pl.DataFrame) -> alt.HConcatChart:
+    """Rows of `latents`: how often latents fire, by triage, and how many fall to each triage."""
+    import altair as alt
+
+    color = alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None)
+    histogram = (
+        _chart(densities(rows))
+        .mark_bar()
+        .encode(
+            alt.X("low:Q", bin="binned", title="log10 of density, the share of tokens on which a latent fires"),
+            alt.X2("high"),
+            alt.Y("latents:Q"),
+            color,
+        )
+    )
+    shares = _chart(triage_shares(rows)).encode(alt.X("latents:Q"), alt.Y("triage:N", sort=list(_TRIAGE), title=None))
+    labels = shares.mark_text(align="left", dx=3).encode(text="label:N")
+    return _beside(histogram, alt.LayerChart(layer=[shares.mark_bar().encode(color), labels]))
+
+
+def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
+    """Rows of `scores` and of `judgements`: AUROC of latents, and judgements by decile of activation, each of the latent's
+    own explanation and of another's.
+
+    Dashed: chance, and the judgements of windows in which the latent does not fire.
+    """
+    import altair as alt
+
+    legend = alt.Legend(orient="right", title="explanation of")
+    color = alt.Color("explanation of:N", scale=_scale(_EXPLANATIONS), legend=legend)
+    histogram = (
+        _chart(aurocs(rows))
+        .mark_bar(opacity=0.6)
+        .encode(
+            alt.X("low:Q", bin="binned", title="AUROC", scale=alt.Scale(domain=[0, 1])),
+            alt.X2("high"),
+            alt.Y("latents:Q", stack=None, axis=alt.Axis(tickMinStep=1)),
+            color,
+        )
+    )
+    chance = _chart(pl.DataFrame({"auroc": [0.5]})).mark_rule(strokeDash=[4, 3]).encode(x="auroc:Q")
+    return _beside(alt.LayerChart(layer=[histogram, chance]), _by_decile(judgements, color))
+
+
+def _by_decile(judgements: pl.DataFrame, color: alt.Color) -> alt.LayerChart:
+    import altair as alt
+
+    means = judgement_means(judgements)
+    y = alt.Y("mean:Q", title="mean judgement, 95 % interval", scale=alt.Scale(zero=False))
+    firing = _chart(means.drop_nulls("decile")).encode(
+        alt.X("decile:O", title="decile of activation (dashed: the latent does not fire)", axis=alt.Axis(labelAngle=0)),
+        color=color,
+    )
+    silent = _chart(means.filter(pl.col("decile").is_null())).encode(y, color=color)
+    band = firing.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high"))
+    return alt.LayerChart(layer=[band, firing.mark_line().encode(y), silent.mark_rule(strokeDash=[4, 3])])
+
+
+def densities(rows: pl.DataFrame) -> pl.DataFrame:
+    """Numbers of latents that fire, by triage and bin of log10 density."""
+    low = (pl.col("density").log10() / _DENSITY_BIN).floor() * _DENSITY_BIN
+    binned = rows.filter(pl.col("density") > 0).group_by("triage", low=low).agg(latents=pl.len())
+    return binned.with_columns(high=pl.col("low") + _DENSITY_BIN).sort("low", "triage")
+
+
+def triage_shares(rows: pl.DataFrame) -> pl.DataFrame:
+    """Numbers of latents by triage, with the share of all as a label."""
+    share = (100 * pl.col("latents") / rows.height).round(1)
+    return rows.group_by("triage").agg(latents=pl.len()).with_columns(label=pl.format("{} %", share)).sort("triage")
+
+
+def aurocs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Numbers of latents by bin of AUROC, for their own explanations and for another's."""
+    bins = round(1 / _SCORE_BIN)
+    place = (pl.col("value") * bins + 1e-9).floor().clip(0, bins - 1)
+    valued = rows.filter(metric="auroc").drop_nulls("value")
+    binned = valued.group_by(_whose(), place=place).agg(latents=pl.len())
+    edges = (((pl.col("place") + step) / bins).round(2).alias(name) for step, name in enumerate(("low", "high")))
+    return binned.select("explanation of", "latents", *edges).sort("explanation of", "low")
+
+
+def judgement_means(judgements: pl.DataFrame) -> pl.DataFrame:
+    """Mean judgement over latents with its 95 % interval, by decile (from 1, the weakest) of the windows' activation; the
+    decile is null for windows in which the latent does not fire."""
+    judgement = pl.coalesce("probability", "measure")
+    each = judgements.filter(judgement.is_not_null()).group_by(_whose(), pl.col("decile") + 1, "latent")
+    groups = each.agg(judgement.mean().alias("mean")).partition_by("explanation of", "decile", as_dict=True)
+    rows = [
+        {"explanation of": whose, "decile": decile, **_interval(own["mean"].to_numpy())}
+        for (whose, decile), own in groups.items()
+    ]
+    schema = {
+        "explanation of": pl.String,
+        "decile": pl.Int32,
+        "mean": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+    }
+    return pl.DataFrame(rows, schema=schema).sort("explanation of", "decile")
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(("mean", "low", "high"), map(_four_digits, mean_interval(values)), strict=True))
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _whose() -> pl.Expr:
+    """Whose explanation a score or judgement is of."""
+    return pl.when(pl.col("control").is_null()).then(pl.lit(_OWN)).otherwise(pl.lit(_OTHER)).alias("explanation of")
+
+
+def _chart(rows: pl.DataFrame) -> alt.Chart:
+    import altair as alt
+
+    return alt.Chart(rows, width=_WIDTH, height=_HEIGHT)
+
+
+def _scale(colors: dict[str, str]) -> alt.Scale:
+    import altair as alt
+
+    return alt.Scale(domain=list(colors), range=list(colors.values()))
+
+
+def _beside(left: Any, right: Any) -> alt.HConcatChart:
+    """Two charts as one picture, on white in the dark theme too."""
+    import altair as alt
+
+    chart = alt.HConcatChart(hconcat=[left, right])
+    chart.config = alt.Config(background="white", aria=False, axis=alt.AxisConfig(grid=False))
+    return chart
