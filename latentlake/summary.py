@@ -15,7 +15,7 @@ def summarize(view: View) -> str:
     explanations = view.explanations.select("explainer", "dictionary", "latent", "explanation", "error").collect()
     if explanations.is_empty():
         return "No latent has enough windows to be explained; see the columns triage and reason of the table latents."
-    with pl.Config(**_PLAIN):
+    with pl.Config(**PLAIN):
         return "\n".join(
             [
                 "AUROC of each latent's explanation; in brackets with another latent's explanation, the control",
@@ -27,7 +27,7 @@ def summarize(view: View) -> str:
         )
 
 
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "tbl_rows": -1,
     "tbl_cols": -1,
     "tbl_width_chars": 160,
