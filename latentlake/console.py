@@ -9,14 +9,13 @@ _PLAIN: dict[str, Any] = {
     "tbl_cols": -1,
     "tbl_width_chars": 160,
     "fmt_str_lengths": 50,
-    "float_precision": 2,
     "tbl_hide_dataframe_shape": True,
     "tbl_hide_column_data_types": True,
     "tbl_formatting": "UTF8_BORDERS_ONLY",
 }
 
 
-def as_text(frame: pl.DataFrame) -> str:
-    """All rows and columns, long strings cut at 50 characters."""
-    with pl.Config(**_PLAIN):
+def as_text(frame: pl.DataFrame, digits: int = 2) -> str:
+    """All rows and columns, long strings cut at 50 characters, numbers rounded to ``digits``."""
+    with pl.Config(**{**_PLAIN, "float_precision": digits}):
         return str(frame)

@@ -9,6 +9,8 @@ import polars as pl
 import pyarrow as pa
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSelector, PyFileSystem
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from latentlake.digest import digest
@@ -47,6 +49,36 @@ class Lake:
         """Address of a table."""
         root = self.uri.rstrip("/")
         return f"{root}/{table}" if TABLES[table].is_shared else f"{root}/{self.study}/{table}"
+
+    def past(self, table: str, version: int) -> pl.LazyFrame:
+        """A table as it was at a version.
+
+        Raises:
+            LakeError: files that the version needs, or its log, were deleted.
+        """
+        delta = DeltaTable(self.path(table), storage_options=dict(self.storage_options) or None)
+        try:
+            delta.load_as_version(version)
+            gone = self._gone(delta)
+        except DeltaError:  # of a gap in the log
+            gone = ["its log"]
+        if gone:
+            raise LakeError(
+                f"version {version} of the table {self.path(table)} can no longer be read, {gone[0]} was deleted: a vacuum "
+                "keeps what the hours need that it is told to keep, and nothing older. Name a later moment; to go back "
+                "farther in future, vacuum with more hours"
+            )
+        return self.scan(table, version=version)
+
+    def _gone(self, delta: DeltaTable) -> list[str]:
+        """Files of a table that are not there: Polars would find out only when it comes to read them.
+
+        Their names alone tell them apart, and stores do not agree on how to encode folders.
+        """
+        handler = DeltaStorageHandler(delta.table_uri, dict(self.storage_options) or None)
+        there = {each.base_name for each in PyFileSystem(handler).get_file_info(FileSelector("", recursive=True))}
+        names = [uri.rsplit("/", 1)[-1] for uri in delta.file_uris()]
+        return [name for name in names if name not in there]
 
     def scan(self, table: str, where: Mapping[str, object] | None = None, version: int | None = None) -> pl.LazyFrame:
         """A table as a lazy frame; without rows where it does not exist yet.

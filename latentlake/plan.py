@@ -273,19 +273,21 @@ def why(recipe: Recipe, published: Publication | None, before: Sequence[Consumed
         return f"was begun by run {published.run} and not finished"
     if published.code_version != recipe.code_version:
         return f"code version {published.code_version} → {recipe.code_version}"
-    changed = next(changes(before, recipe.inputs), None)
-    if changed is not None:
-        return changed
+    for was, now in changes(before, recipe.inputs):
+        either = now or was
+        assert either is not None
+        versions = (each.data_version if each else "none" for each in (was, now))
+        return f"input {name_of(either.asset, either.partition)}: {' → '.join(versions)}"
     if published.retryable_failures:
         return f"{published.retryable_failures} failed calls to make again"
     return f"recipe {published.recipe} → {recipe.digest}"
 
 
-def changes(before: Sequence[Consumed], now: Sequence[Consumed]) -> Iterator[str]:
-    """Inputs that are not what they were, with their old and new versions."""
+def changes(before: Sequence[Consumed], now: Sequence[Consumed]) -> Iterator[tuple[Consumed | None, Consumed | None]]:
+    """Inputs that are not what they were, before and now; None where an input was not read."""
     old = {each.asset: each for each in before}
     for each in now:
         was = old.pop(each.asset, None)
         if was is None or was.data_version != each.data_version:
-            yield f"input {name_of(each.asset, each.partition)}: {was.data_version if was else 'none'} → {each.data_version}"
-    yield from (f"input {asset}: {each.data_version} → none" for asset, each in old.items())
+            yield was, each
+    yield from ((each, None) for each in old.values())

@@ -1,7 +1,7 @@
 """The lake as its readers see it: the published partitions of the present study, as lazy Polars frames."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ class View:
     """One study of a lake. Each table is an attribute, a lazy frame: ``view.scores``, ``view.examples``, …
 
     What was published under an earlier version of the study and is no longer in it (a scorer or dictionary that was
-    removed) is hidden, and so is a partition that is being built.
+    removed) is hidden, and so is a partition that is being built. ``at``: a moment in the past (with a timezone), for
+    the lake as it was then; None for the lake as it is whenever a table is read.
+
+    Raises:
+        LakeError: files of the past state were deleted (when its table is asked for).
     """
 
     def __init__(self, lake: Lake, at: datetime | None = None) -> None:
         self.lake = lake
-        self._at = at
+        self.at = at
         self.catalog = Catalog(lake, at)
 
     def __getattr__(self, table: str) -> pl.LazyFrame:
@@ -31,45 +35,95 @@ class View:
         if table == "calls":  # an answer counts before a failure that came to nothing
             return self._before("calls", "created_at").sort("is_retryable", "created_at").unique("key", keep="first")
         if table == "prompts":
-            return self.lake.scan(table).unique("prompt", keep="first")
+            return self._prompts()
+        if table == "shards":
+            return self._shards()
         if table in ("partitions", "studies"):
             return self._before(table, "at")
-        columns = list(TABLES[table].partition_by)
-        frame = self.lake.scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
-        published = self._published(table)
-        if self._at is not None:
-            frame = self.lake.scan(table, version=_version(published, table))
-        return frame.join(_where(published, columns).lazy(), on=columns, how="semi") if columns else frame
+        return self._rows(table)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *TABLES]
 
+    @property
+    def study(self) -> dict[str, Any] | None:
+        """The row of ``studies`` that holds at the moment of the view; None before there was one."""
+        return self.catalog.present_study()
+
+    def latest(self) -> pl.DataFrame:
+        """The latest row of each partition; ``is_seen``: whether the frames of the view hold its rows."""
+        rows = self.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
+        present = self.study
+        if present is None:
+            return rows.with_columns(is_seen=pl.lit(False))
+        choices = json.loads(present["choices"])
+        there = pl.Series(
+            "is_seen", [_is_in(each, choices, present["shards"]) for each in rows["where"].to_list()], pl.Boolean
+        )
+        is_published = (pl.col("state") == PUBLISHED) & pl.col("asset").is_in(present["assets"])
+        return rows.with_columns(there).with_columns(pl.col("is_seen") & is_published)
+
+    def _rows(self, table: str) -> pl.LazyFrame:
+        """The published rows of a table that stages write."""
+        frame = self.lake.scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
+        published = self._published(table)
+        if published.is_empty():
+            return TABLES[table].empty().lazy()
+        if not self._stands(published):
+            frame = self.lake.past(table, _version(published, table))
+        columns = list(TABLES[table].partition_by)
+        return frame.join(_where(published, columns).lazy(), on=columns, how="semi") if columns else frame
+
+    def _stands(self, published: pl.DataFrame) -> bool:
+        """Whether partitions are still what they were at the moment of the view: then no vacuum took any of them."""
+        if self.at is None:
+            return True
+        now = Catalog(self.lake).latest().select("asset", "partition", "at").collect()
+        return published.join(now, on=now.columns, how="anti").is_empty()
+
     def _before(self, table: str, column: str) -> pl.LazyFrame:
         """Rows of a table that only grows, up to the moment of the view."""
         frame = self.lake.scan(table)
-        return frame if self._at is None else frame.filter(pl.col(column) <= self._at)
+        return frame if self.at is None else frame.filter(pl.col(column) <= self.at)
+
+    def _prompts(self) -> pl.LazyFrame:
+        """Prompts, each once; of a past state, those of its calls and what comes before these."""
+        prompts = self.lake.scan("prompts").unique("prompt", keep="first")
+        if self.at is None:
+            return prompts
+        shown = prompts.join(self._before("calls", "created_at"), on="prompt", how="semi")
+        prefixes = prompts.join(shown, left_on="prompt", right_on="prefix", how="semi")
+        return pl.concat([shown, prefixes]).unique("prompt", keep="first")
+
+    def _shards(self) -> pl.LazyFrame:
+        """Registered shards; of a past state, those that its studies and the ones before had."""
+        shards = self.lake.scan("shards")
+        if self.at is None:
+            return shards
+        return shards.join(
+            self.studies.select(pl.col("shards").explode()), left_on="shard", right_on="shards", how="semi"
+        )
 
     def _published(self, table: str) -> pl.DataFrame:
-        """Rows of ``partitions`` of what is published of a table and part of the present study."""
-        present = self.catalog.present_study()
-        assets = present["assets"] if present else []
-        rows = self.catalog.latest(lists=["where", "table_versions"])
-        latest = rows.filter(pl.col("asset").is_in(assets), state=PUBLISHED).collect()
-        if present is None or latest.is_empty():
-            return latest
+        """Rows of ``partitions`` of what readers see of a table."""
         tables = pl.col("table_versions").list.eval(pl.element().struct.field("table"))
-        latest = latest.filter(tables.list.contains(table))
-        choices = json.loads(present["choices"])
-        return latest.filter([_is_in(each, choices, present["shards"]) for each in latest["where"].to_list()])
+        return self.latest().filter(pl.col("is_seen"), tables.list.contains(table))
 
 
-def open_lake(lake: str = "lake", study: str | None = None, storage_options: dict[str, str] | None = None) -> View:
+def open_lake(
+    lake: str = "lake",
+    study: str | None = None,
+    storage_options: dict[str, str] | None = None,
+    at: datetime | str | None = None,
+) -> View:
     """The tables of a study, as lazy Polars frames named like the tables.
 
-    ``lake``: a folder or an object-store address. ``study``: its name; None takes the only one there is.
+    ``lake``: a folder or an object-store address. ``study``: its name; None takes the only one there is. ``at``: a
+    moment in the past, for the tables as they were then, as `as_moment` takes it; before the first publication they
+    are empty.
 
     Raises:
-        LakeError: there is no such study, or several and none was named.
+        LakeError: there is no such study, or several and none was named; or ``at`` is no moment in the past.
     """
     if "://" not in lake:
         there = sorted(path.parent.name for path in Path(lake).glob("*/partitions") if path.is_dir())
@@ -81,14 +135,33 @@ def open_lake(lake: str = "lake", study: str | None = None, storage_options: dic
             )
     if study is None:
         raise LakeError(f"name the study to be read from {lake}")
-    return View(Lake(lake, study, storage_options or {}))
+    return View(Lake(lake, study, storage_options or {}), None if at is None else as_moment(at))
 
 
-def _version(published: pl.DataFrame, table: str) -> int | None:
-    """Version of a table that holds every partition published at the moment of a view."""
+def as_moment(at: datetime | str) -> datetime:
+    """A moment in UTC, out of a datetime or of an ISO date or time: ``2026-03-01``, ``2026-03-01T12:00+01:00``.
+
+    Without an offset it is local time, as Python takes it; a date alone is the beginning of the day.
+
+    Raises:
+        LakeError: the text is no date or time, or the moment is yet to come.
+    """
+    try:
+        moment = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(UTC)
+    except ValueError as error:
+        raise LakeError(f"{at!r} is no date or time; write it like 2026-03-01 or 2026-03-01T12:00+00:00") from error
+    if moment > datetime.now(UTC):
+        raise LakeError(f"{moment.isoformat(' ')} is yet to come; name a moment that has passed")
+    return moment
+
+
+def _version(published: pl.DataFrame, table: str) -> int:
+    """Version of a table that holds every partition published at a moment.
+
+    Whatever was committed later to one of them had been announced as ``building`` before, so it is not among them.
+    """
     versions = published.select(pl.col("table_versions").explode()).unnest("table_versions")
-    newest: int | None = versions.filter(table=table)["version"].max()  # type: ignore[assignment]
-    return newest
+    return int(versions.filter(table=table)["version"].max())  # type: ignore[arg-type]
 
 
 def _where(published: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
