@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.checks import check_result, check_specs
 from assets.events import asset_key, input_pointers, materialization
 from assets.partitions import mapping_of, partitions_of
 from latentlake.errors import LakeError, StudyChangedError
@@ -41,6 +42,7 @@ def stage_asset(
             for source in stage.inputs
         ],
         metadata=_definition_metadata(stage),
+        check_specs=check_specs(flow, stage),
         required_resource_keys={"lake", "models", "progress"},
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
@@ -51,11 +53,13 @@ def stage_asset(
             raise LakeError(
                 f"the range asked for holds no partition of {stage.name}; run `make run`, which orders them"
             )
-        for outcome in _executor(context, flow).execute(stage.name, keys, compute):
+        executor = _executor(context, flow)
+        for outcome in executor.execute(stage.name, keys, compute):
             context.log_event(
                 materialization(flow, outcome.publication, outcome.inputs, pointers, _metadata(outcome, preview))
             )
-        yield dg.MaterializeResult(metadata=_SAYS_NOTHING)
+        checked = [check_result(check, result) for check, result in executor.check(stage.name, keys)]
+        yield dg.MaterializeResult(metadata=_SAYS_NOTHING, check_results=checked)
 
     return materialize
 

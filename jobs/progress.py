@@ -16,6 +16,7 @@ class _Counts:
         self.stage, self.made, self.remembered = "", 0, 0
         self.computed: dict[str, int] = {}
         self.calls_made = 0
+        self.failed_checks: list[str] = []
 
     def begin(self, stage: str, partitions: int) -> None:
         """A stage starts."""
@@ -34,6 +35,10 @@ class _Counts:
         """A partition is published."""
         self.computed[self.stage] += is_computed
 
+    def failed(self, check: str) -> None:
+        """A check failed."""
+        self.failed_checks.append(check)
+
     def end(self) -> None:
         """The stage is over."""
 
@@ -46,6 +51,11 @@ class LogProgress(_Counts):
         super().done(partition, is_computed)
         what = "computed" if is_computed else "up to date"
         _log.info("%s %s %s, calls: %d, from the ledger: %d", self.stage, partition, what, self.made, self.remembered)
+
+    def failed(self, check: str) -> None:
+        """A check failed."""
+        super().failed(check)
+        _log.warning("check failed: %s", check)
 
 
 class TerminalProgress(_Counts):

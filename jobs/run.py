@@ -141,6 +141,8 @@ def _print_end(run: Run, lake: LakeResource) -> None:
         f"\ncomputed: {', '.join(f'{name} {n}' for name, n in computed.items()) or 'nothing, everything was up to date'}"
     )
     print(f"model calls made: {run.progress.calls_made}")
+    for check in run.progress.failed_checks:
+        print(f"check failed: {check}")
     print(f"the lake is {Path(lake.uri).resolve() if run.lake.is_local else lake.uri}; to query it:\n")
     print(_QUERY.format(lake=lake.uri, study=run.study.name))
 

@@ -8,12 +8,14 @@ import polars as pl
 import pyarrow as pa
 
 from latentlake.catalog import Catalog, Consumed, Made, Publication
+from latentlake.checks import Check, Checked, Result, checks_of
 from latentlake.digest import digest, rows_digest
+from latentlake.errors import LakeError
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
-from latentlake.plan import Plan, Recipe
+from latentlake.plan import Plan, Recipe, name_of
 from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 from latentlake.tables import TABLES
@@ -53,7 +55,8 @@ class Executor:
         Models are loaded when first needed and let go of at the end.
 
         Raises:
-            LakeError: a partition that is read is not published.
+            LakeError: a partition that is read is not published, or one that was computed fails a check that protects
+                data; it is then not committed.
         """
         stage = self.flow[name]
         plan = Plan(self.flow, self.origins, Catalog(self.lake))
@@ -65,6 +68,25 @@ class Executor:
         finally:
             self.progress.end()
             self.handles.free()
+
+    def check(self, name: str, keys: Sequence[str]) -> Iterator[tuple[Check, Result]]:
+        """Make the checks of a stage over published partitions; the progress hears of the failed ones.
+
+        ``keys``: every combination of some values of the dimensions, as in a range of partitions.
+        """
+        stage = self.flow[name]
+        shards = Catalog(self.lake).order(list(self.origins.shards))
+
+        def frame(table: str) -> pl.LazyFrame:
+            if table in stage.tables:
+                return self._rows(stage, keys, table)
+            return self._input(stage, keys, table, None, shards)
+
+        for check in checks_of(self.flow.study, stage):
+            result = check.find(Checked(self.flow.study, stage, keys, frame))
+            if not result.passed:
+                self.progress.failed(f"{name}, {check.name}: {result}")
+            yield check, result
 
     def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Outcome]:
         """Partitions that are computed together."""
@@ -107,6 +129,7 @@ class Executor:
         """Check the rows, commit them, and only then say so."""
         catalog, publication = Catalog(self.lake), begun.publication
         rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
+        self._require_sound(stage, publication.partition, rows, plan)
         facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
         written_to = {
             name: self.lake.replace(name, each, begun.where, facts, lambda: catalog.require_current(publication))
@@ -121,6 +144,21 @@ class Executor:
         published = catalog.publish(Made(publication, begun.inputs, begun.where, written_to))
         self.progress.done(publication.partition, is_computed=True)
         return Outcome(published, begun.inputs, True, self._reader(stage, publication.partition, plan))
+
+    def _require_sound(self, stage: Stage, key: str, rows: dict[str, pa.Table], plan: Plan) -> None:
+        """Refuse rows that fail a check which protects data."""
+
+        def frame(name: str) -> pl.LazyFrame:
+            if name in rows:
+                return pl.LazyFrame(rows[name])
+            return self._input(stage, [key], name, None, plan.shards)
+
+        for check in checks_of(self.flow.study, stage):
+            if check.protects and not (result := check.find(Checked(self.flow.study, stage, [key], frame))).passed:
+                raise LakeError(
+                    f"{name_of(stage.name, key)} is not published, for it fails the check {check.name}: {result}. "
+                    f"{check.description} Correct latentlake/stages/{stage.kind}.py"
+                )
 
     def _retryable(self, rows: dict[str, pa.Table]) -> int:
         """Rows that carry an error and whose call may succeed later."""
@@ -141,7 +179,7 @@ class Executor:
         def frame(name: str) -> pl.LazyFrame:
             if name in stage.tables:
                 return self.lake.scan(name, stage.columns(stage.values(key)))
-            return self._input(stage, key, name, None, plan)
+            return self._input(stage, [key], name, None, plan.shards)
 
         return frame
 
@@ -155,22 +193,26 @@ class Executor:
             origins=self.origins,
             handles=self.handles,
             progress=self.progress,
-            read=lambda name, table: self._input(stage, key, name, table, plan),
+            read=lambda name, table: self._input(stage, [key], name, table, plan.shards),
             ask=ask,
         )
 
-    def _input(self, stage: Stage, key: str, name: str, table: str | None, plan: Plan) -> pl.LazyFrame:
-        """Rows of an input, restricted to the partitions that a partition depends on."""
+    def _input(
+        self, stage: Stage, keys: Sequence[str], name: str, table: str | None, shards: Sequence[str]
+    ) -> pl.LazyFrame:
+        """Rows of an input, restricted to the partitions that some partitions depend on."""
         source = next((each for each in stage.inputs if each.stage == name), None)
         if source is None:
             raise KeyError(f"{stage.name} does not declare the input {name!r} in latentlake/flow.py")
         above = self.flow[source.stage]
-        keys = [above.values(each) for each in self.flow.upstream(stage, key, source, plan.shards)]
-        where: dict[str, object] = dict(above.constants)
-        for dimension in above.dimensions:
-            values = sorted({each[dimension] for each in keys})
-            where[dimension] = [int(value) for value in values] if dimension == "block" else values
-        return self.lake.scan(table or above.tables[0], where)
+        upstream = {each for key in keys for each in self.flow.upstream(stage, key, source, shards)}
+        return self._rows(above, sorted(upstream), table or above.tables[0])
+
+    def _rows(self, stage: Stage, keys: Sequence[str], table: str) -> pl.LazyFrame:
+        """Rows of some partitions of a stage."""
+        places = [stage.columns(stage.values(key)) for key in keys]
+        where = {name: sorted({each[name] for each in places}) for name in (*stage.constants, *stage.dimensions)}
+        return self.lake.scan(table, where)
 
     def _asker(self, stage: Stage, key: str) -> Ask:
         dictionary = stage.values(key).get("dictionary", "")

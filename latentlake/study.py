@@ -1,4 +1,4 @@
-"""The study file: every choice that changes results, and nothing else.
+"""The study file: every choice that changes results or how they are judged, and nothing else.
 
 What belongs here: choices, typed and validated. What does not: where and how things run (lake, device, batch sizes,
 endpoints), which is configuration of resources and must not change results.
@@ -173,6 +173,17 @@ else:
     ScorerChoice = _one_of(SCORERS.classes())
 
 
+class Checks(Choices):
+    """Bounds beyond which a check fails; they change what is said of results, and no result.
+
+    ``failed_calls``: share of explanations, and of judgements, that may fail. ``control``: how far from 0.5 the mean
+    AUROC of shuffled explanations may be.
+    """
+
+    failed_calls: Annotated[float, Field(ge=0, le=1)] = 0.05
+    control: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
 class Study(Choices):
     """A study: one corpus, one subject, dictionaries, samples, models, explainers and scorers, all by name.
 
@@ -192,6 +203,7 @@ class Study(Choices):
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
     budget: Budget = Budget()
+    checks: Checks = Checks()
 
     _path: Path = PrivateAttr(default=Path())
     _prompts: dict[str, Prompt] = PrivateAttr(default_factory=dict)

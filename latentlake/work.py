@@ -38,6 +38,10 @@ class Progress(Protocol):
         """So many model calls were just made, so many were answered by the ledger."""
         ...
 
+    def failed(self, check: str) -> None:
+        """A check failed: its stage, name and figures on one line."""
+        ...
+
     def end(self) -> None:
         """The stage is over, done or failed."""
         ...

@@ -29,7 +29,7 @@ def prompt_text(name: str) -> str:
 
 
 def asset_graph() -> str:
-    """Assets of the quickstart: dependencies with their mappings, partitions, group."""
+    """Assets of the quickstart: dependencies with their mappings, partitions, group, checks."""
     definitions = build_definitions(load_study(ROOT / "study.yaml"))
     graph = {}
     for asset in definitions.assets or []:
@@ -45,6 +45,7 @@ def asset_graph() -> str:
                 dep.asset_key.to_user_string(): type(dep.partition_mapping).__name__
                 for dep in sorted(spec.deps, key=str)
             },
+            "checks": [check.name for check in asset.check_specs],
         }
     return json.dumps(graph, indent=1)
 

@@ -1,0 +1,223 @@
+"""Checks of what a stage made: whether it can be so, and the figures that tell.
+
+A check that protects data is made of each partition before it is published, and refuses it. All checks are made of what a
+run has published, and told, passed or not; they read the lake and change nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from latentlake.flow import Stage
+from latentlake.metrics import mean_interval
+from latentlake.study import SPLITS, Study
+from latentlake.tables import TABLES
+
+Figures = dict[str, int | float | str]
+
+_UNREAD = "activations"  # tens of millions of rows, whose keys are counted before they are published
+_ROWS = {"examples": "examples", "explanations": "explanations", "scores": "judgements"}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is checked: the partitions ``keys`` of a stage.
+
+    ``frame(name)``: their rows of one of the stage's tables, or of an input (by the stage's name) what they were made
+    from.
+    """
+
+    study: Study
+    stage: Stage
+    keys: Sequence[str]
+    frame: Callable[[str], pl.LazyFrame]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Whether a check passed, and the figures behind it; as text, the figures on one line."""
+
+    passed: bool
+    figures: Figures
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.figures.items())
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of the stages of some kinds.
+
+    ``protects``: what fails it must not be published. ``is_warning``: it may fail though nothing was done wrong.
+    ``applies``: to which stages of these kinds.
+    """
+
+    name: str
+    description: str
+    kinds: tuple[str, ...]
+    find: Callable[[Checked], Result]
+    protects: bool = False
+    is_warning: bool = False
+    applies: Callable[[Study, Stage], bool] = lambda study, stage: True
+
+
+def checks_of(study: Study, stage: Stage) -> list[Check]:
+    """The checks that apply to a stage."""
+    return [check for check in CHECKS if stage.kind in check.kinds and check.applies(study, stage)]
+
+
+def keys_unique(checked: Checked) -> Result:
+    """Each key occurs once; of each of the stage's tables, rows and repeated keys."""
+    figures: Figures = {}
+    repeated = 0
+    for table in checked.stage.tables:
+        if table == _UNREAD:
+            rows = checked.frame(table).select(pl.len()).collect().item()
+            figures |= {f"{table} rows": rows, f"{table} repeated keys": "none, counted before publication"}
+            continue
+        keys = checked.frame(table).select(TABLES[table].keys).collect()
+        figures |= {f"{table} rows": keys.height, f"{table} repeated keys": keys.height - keys.n_unique()}
+        repeated += keys.height - keys.n_unique()
+    return Result(not repeated, figures)
+
+
+def splits_disjoint(checked: Checked) -> Result:
+    """Contexts with equal tokens are in one split; contexts by split, and how many repeat another."""
+    contexts = checked.frame("contexts").select("split", pl.col("tokens").hash()).collect()
+    by_split = dict(contexts.group_by("split").len().iter_rows())
+    distinct, divided = contexts["tokens"].n_unique(), contexts.n_unique() - contexts["tokens"].n_unique()
+    figures = {
+        "contexts": contexts.height,
+        **{split: by_split.get(split, 0) for split in SPLITS},
+        "repeated contexts": contexts.height - distinct,
+        "in several splits": divided,
+    }
+    return Result(not divided, figures)
+
+
+def every_latent_accounted_for(checked: Checked) -> Result:
+    """A block has a row for each latent of its range and no other, chosen or with a reason; latents by triage."""
+    place = ["dictionary", "block", "latent"]
+    found = checked.frame("latents").select(*place, "triage", "is_chosen", "reason").collect()
+    expected = _expected_latents(checked)
+    amiss = {
+        "missing": expected.join(found, on=place, how="anti").height,
+        "of other blocks": found.join(expected, on=place, how="anti").height,
+        "chosen and reason at odds": int((found["is_chosen"] == found["reason"].is_not_null()).sum()),
+    }
+    triage = dict(found.group_by("triage").len().sort("triage").iter_rows())
+    chosen = int(found["is_chosen"].sum())
+    return Result(not any(amiss.values()), {"latents": found.height, "chosen": chosen, **triage, **amiss})
+
+
+def _expected_latents(checked: Checked) -> pl.DataFrame:
+    """The latents of the blocks that are checked."""
+    stage, blocks = checked.stage, checked.study.blocks
+    places = pl.DataFrame([stage.columns(stage.values(key)) for key in checked.keys])
+    widths = checked.frame("dictionaries").select("dictionary", "width").collect()
+    latents = widths.select("dictionary", "width", latent=pl.int_ranges("width")).explode("latent")
+    latents = latents.with_columns(block=pl.col("latent") * blocks // pl.col("width")).drop("width")
+    typed = latents.cast({"latent": pl.Int32, "block": pl.Int32})
+    return typed.join(places.cast({"block": pl.Int32}), on=["dictionary", "block"], how="semi")
+
+
+def failed_calls_bounded(checked: Checked) -> Result:
+    """No more explanations or judgements failed than the study allows; failures by class."""
+    errors = checked.frame(_ROWS[checked.stage.kind]).group_by("error").len().sort("error").collect()
+    by_class = dict(errors.drop_nulls("error").iter_rows())
+    failed, of = sum(by_class.values()), int(errors["len"].sum())
+    share = failed / max(1, of)
+    figures = {"failed": failed, "of": of, "share": round(share, 4), "bound": checked.study.checks.failed_calls}
+    return Result(share <= checked.study.checks.failed_calls, {**figures, **by_class})
+
+
+def controls_near_chance(checked: Checked) -> Result:
+    """Another latent's explanation scores an AUROC near 0.5; its mean over latents, with the 95 % interval.
+
+    Where no latent has a control there is nothing to object to.
+    """
+    controls = checked.frame("scores").filter(pl.col("control").is_not_null(), metric="auroc")
+    values = controls.select("value").drop_nulls().collect()["value"].to_numpy()
+    found = dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
+    bound = checked.study.checks.control
+    figures = {name: round(value, 4) for name, value in found.items() if not np.isnan(value)}
+    return Result(
+        not abs(found["mean"] - 0.5) > bound,  # so that NaN, the mean of nothing, passes
+        {**figures, "latents": len(values), "bound": bound},
+    )
+
+
+def positives_and_negatives(checked: Checked) -> Result:
+    """Each latent has a window in which it fires and one in which it does not; such windows per latent.
+
+    Of judgements, those of a latent's own explanation and those of the control are counted apart.
+    """
+    rows = checked.frame(_ROWS[checked.stage.kind])
+    apart = ["dictionary", "latent", *(["control"] if checked.stage.kind == "scores" else [])]
+    fires = pl.col("is_activating")
+    counted = rows.group_by(apart).agg(**{"activating": fires.sum(), "non-activating": (~fires).sum()}).collect()
+    lacking = counted.filter((pl.col("activating") == 0) | (pl.col("non-activating") == 0))
+    latents, without = (each.n_unique(["dictionary", "latent"]) for each in (counted, lacking))
+    figures: Figures = {"latents": latents, "latents without both": without}
+    return Result(lacking.is_empty(), {**figures, **_spread(counted.select("activating", "non-activating"))})
+
+
+def _spread(counts: pl.DataFrame) -> Figures:
+    """Minimum, median and maximum of each column; nothing where there are no rows."""
+    return {
+        f"{column.name} {name}": find(column.to_numpy()).item()
+        for column in counts
+        if len(column)
+        for name, find in (("min", np.min), ("median", np.median), ("max", np.max))
+    }
+
+
+def _has_negatives(study: Study, stage: Stage) -> bool:
+    return stage.kind != "examples" or study.samples[stage.constants["sample"]].negatives > 0
+
+
+CHECKS = (
+    Check(
+        "keys_unique",
+        "Each key of the table's rows occurs once; `conform` of latentlake/tables.py sees to it before publication.",
+        tuple(TABLES),
+        keys_unique,
+    ),
+    Check(
+        "splits_disjoint",
+        "Contexts with equal tokens are in one split, so that nothing an explainer saw judges it.",
+        ("contexts",),
+        splits_disjoint,
+        protects=True,
+    ),
+    Check(
+        "every_latent_accounted_for",
+        "A block holds exactly the latents of its range, each of them chosen or with the reason why not.",
+        ("latents",),
+        every_latent_accounted_for,
+        protects=True,
+    ),
+    Check(
+        "failed_calls_bounded",
+        "The share of explanations or judgements that failed is within the study's `checks.failed_calls`.",
+        ("explanations", "scores"),
+        failed_calls_bounded,
+    ),
+    Check(
+        "controls_near_chance",
+        "The mean AUROC of shuffled explanations is within the study's `checks.control` of 0.5.",
+        ("scores",),
+        controls_near_chance,
+        is_warning=True,
+    ),
+    Check(
+        "positives_and_negatives",
+        "Every latent with windows has one in which it fires and one in which it never does; without, it gets no score.",
+        ("examples", "scores"),
+        positives_and_negatives,
+        is_warning=True,
+        applies=_has_negatives,
+    ),
+)
