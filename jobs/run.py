@@ -10,13 +10,15 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 import dagster as dg
 
 from assets.events import asset_key
+from assets.process import PROCESS_TAG, this_process
 from assets.stage import STUDY_TAG
 from definitions import build_definitions, study_path
-from jobs.mend import PROCESS_TAG, bury_dead_runs, mend, register_shards, this_process
+from jobs.mend import bury_dead_runs, mend, register_shards
 from jobs.progress import TerminalProgress
 from latentlake.catalog import Catalog
 from latentlake.errors import LatentlakeError
@@ -32,6 +34,7 @@ from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_NO_DAEMON = {"dagster/max_retries": "0", "dagster/max_runtime": "0"}  # a daemon beside is to let these runs alone
 _VERIFIED = ("subject", "dictionaries", "selections")  # what `Origins.verify` holds against each other
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -97,11 +100,12 @@ class Run:
 
     def _launch(self, stage: Stage, start: str, end: str) -> None:
         """One Dagster run over a range of partitions."""
-        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process()}
+        run = str(uuid4())
+        tags = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(run), **_NO_DAEMON}
         if stage.dimensions:
             tags |= {_RANGE_START: start, _RANGE_END: end}
         self._job.get_subset(asset_selection={asset_key(stage.name)}).execute_in_process(
-            instance=self.instance, tags=tags, run_config=_QUIET
+            instance=self.instance, run_id=run, tags=tags, run_config=_QUIET
         )
 
 
