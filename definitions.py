@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets import build_assets
+from jobs.maintenance import maintenance
 from jobs.progress import LogProgress
 from latentlake.flow import Flow
 from latentlake.study import Study, load_study
@@ -22,6 +23,7 @@ def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
     """Definitions for a study; ``resources`` take the place of the ones that the environment gives."""
     return dg.Definitions(
         assets=build_assets(Flow(study)),
+        jobs=[maintenance(study.name)],
         resources={
             "lake": lake_from_environment(),
             "models": models_from_environment(),

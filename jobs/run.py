@@ -29,6 +29,7 @@ from latentlake.plan import Plan, State, product_ranges
 from latentlake.protocols import Handles
 from latentlake.study import Study, load_study, require_unchanged
 from latentlake.summary import summarize
+from latentlake.upkeep import tidy
 from latentlake.view import View
 from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
@@ -89,6 +90,7 @@ class Run:
         for stage in self.flow.stages.values():
             self._compute(stage)
         mend(self.instance, self.flow, self.plan())
+        tidy(self.lake)
 
     def _compute(self, stage: Stage) -> None:
         plan = self.plan()

@@ -170,3 +170,23 @@ def test_only_a_run_whose_own_process_is_gone_is_buried(configured: dg.DagsterIn
     buried = configured.get_run_by_id(dead)
     assert buried is not None
     assert buried.tags["dagster/will_retry"] == "false"
+
+
+def test_maintenance_shows_what_it_did(materialized: Workbench) -> None:
+    definitions = build_definitions(materialized.prepare().study, lake=materialized.lake)
+    job = definitions.resolve_job_def("maintenance")
+    config = {"ops": {"keep_up": {"config": {"vacuum_hours": 1}}}}
+    result = job.execute_in_process(run_config=config, instance=materialized.instance)
+    (event,) = [each for each in result.all_node_events if each.event_type == dg.DagsterEventType.STEP_OUTPUT]
+    tables = event.step_output_data.metadata["tables"]
+    assert isinstance(tables, dg.TableMetadataValue)
+    figures = {record.data["table"]: record.data for record in tables.records}
+    assert figures["partitions"]["files_before"] > figures["partitions"]["files_after"] == 1
+    assert materialized.run() == {}
+
+
+@pytest.mark.parametrize("hours", [0, -1])
+def test_maintenance_refuses_to_delete_what_is_being_written(materialized: Workbench, hours: int) -> None:
+    job = build_definitions(materialized.prepare().study, lake=materialized.lake).resolve_job_def("maintenance")
+    with pytest.raises(Exception, match="vacuum_hours"):
+        job.execute_in_process({"ops": {"keep_up": {"config": {"vacuum_hours": hours}}}}, materialized.instance)
