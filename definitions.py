@@ -1,6 +1,7 @@
 """The one `dg.Definitions`: the study's assets with their resources, jobs, schedules and sensors."""
 
 import os
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -9,11 +10,16 @@ from assets import build_assets
 from assets.links import address, with_metadata
 from jobs.groups import asset_jobs
 from jobs.incremental import Launcher, new_shards, next_stage, nightly
+from jobs.maintenance import maintenance, weekly
 from jobs.progress import LogProgress
 from latentlake.flow import Flow
 from latentlake.study import Study, load_study
 from resources.lake import lake_from_environment
 from resources.models import models_from_environment
+
+warnings.filterwarnings(
+    "ignore", category=dg.BetaWarning
+)  # of partition mappings, backfill policies and code references
 
 
 def study_path() -> str:
@@ -31,12 +37,13 @@ def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
     }
     flow, lake = Flow(study), given["lake"].open(study.name)
     jobs, assets = asset_jobs(flow), build_assets(flow)
+    keeping = maintenance(study.name)
     launcher = Launcher(study, lake, lambda: given["models"].origins(study))
     tables = [address(lake, stage) for stage in flow.stages.values()]
     return dg.Definitions(
         assets=[*map(with_metadata, assets, tables), *assets[len(tables) :]],
-        jobs=list(jobs.values()),
-        schedules=[nightly(launcher, jobs["everything"])],
+        jobs=[*jobs.values(), keeping],
+        schedules=[nightly(launcher, jobs["everything"]), weekly(keeping)],
         sensors=[new_shards(launcher, jobs["everything"]), next_stage(launcher, jobs["everything"])],
         resources=given,
         executor=dg.in_process_executor,  # a step of its own process costs ten seconds of imports

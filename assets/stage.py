@@ -9,6 +9,7 @@ import polars as pl
 from assets.checks import check_result, check_specs
 from assets.events import asset_key, input_pointers, materialization
 from assets.partitions import mapping_of, partitions_of
+from assets.process import PROCESS_TAG, this_process
 from latentlake.errors import LakeError, StudyChangedError
 from latentlake.execute import Executor, Outcome
 from latentlake.flow import Flow, Stage
@@ -37,6 +38,7 @@ def stage_asset(
         code_version=stage.code_version,
         partitions_def=partitions_of(flow, stage),
         backfill_policy=dg.BackfillPolicy.single_run() if stage.dimensions else None,
+        pool=_pool(stage),
         deps=[
             dg.AssetDep(asset_key(source.stage), partition_mapping=mapping_of(flow, stage, source))
             for source in stage.inputs
@@ -47,6 +49,7 @@ def stage_asset(
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         _require_same_study(context, flow)
+        context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process(context.run_id)})
         pointers = input_pointers(context.instance, stage)
         keys = [str(key) for key in context.partition_keys] if stage.dimensions else [""]
         if not keys:
@@ -62,6 +65,13 @@ def stage_asset(
         yield dg.MaterializeResult(metadata=_SAYS_NOTHING, check_results=checked)
 
     return materialize
+
+
+def _pool(stage: Stage) -> str | None:
+    """The pool whose places a stage's runs take up: of the subject's device, or of the language models."""
+    if stage.kind == "activations":
+        return "gpu"
+    return "llm" if any(source.stage == "llms" for source in stage.inputs) else None
 
 
 def _executor(context: dg.AssetExecutionContext, flow: Flow) -> Executor:

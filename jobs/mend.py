@@ -4,25 +4,18 @@ The lake is the truth. Where Dagster's newest event of a published, up-to-date p
 else, an event is reported; runs that died with their process are marked as failed.
 """
 
-import os
-import socket
 from collections.abc import Mapping
 
 import dagster as dg
 
 from assets.events import CODE_VERSION, DATA_VERSION, POINTER, asset_key, latest_event, materialization
 from assets.partitions import shards_name
+from assets.process import PROCESS_TAG, is_dead
 from latentlake.catalog import Publication
 from latentlake.flow import Flow, Stage
 from latentlake.plan import Plan, State
 
-PROCESS_TAG = "latentlake/process"
 _MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
-
-
-def this_process() -> str:
-    """Names this process among those of all machines."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def register_shards(instance: dg.DagsterInstance, flow: Flow, shards: list[str]) -> None:
@@ -36,9 +29,12 @@ def register_shards(instance: dg.DagsterInstance, flow: Flow, shards: list[str])
 
 
 def bury_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Mark as failed the runs of this machine whose process is gone; returns how many there were."""
+    """Mark as failed the runs of this machine whose process is gone; returns how many there were.
+
+    Until then Dagster counts them as running: they hold a place in the queue, and in the pools of their assets.
+    """
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    dead = [run for run in instance.get_runs(running) if _is_dead(run.tags.get(PROCESS_TAG))]
+    dead = [run for run in instance.get_runs(running) if is_dead(run.run_id, run.tags.get(PROCESS_TAG))]
     for run in dead:
         instance.report_run_failed(run, "The process of this run is gone. What it had published stays; start it again.")
     return len(dead)
@@ -87,17 +83,3 @@ def _agrees(tags: Mapping[str, str] | None, publication: Publication, pointers: 
             for source, pointer in pointers.items()
         )
     )
-
-
-def _is_dead(process: str | None) -> bool:
-    """Whether a process of this machine is gone; of other machines nothing is known."""
-    host, _, pid = (process or "").rpartition(":")
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)  # signal 0 asks whether there is such a process
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

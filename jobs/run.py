@@ -6,18 +6,18 @@
 import argparse
 import os
 import sys
-import uuid
-import warnings
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 import dagster as dg
 
+from assets.process import PROCESS_TAG, this_process
 from assets.stage import LAUNCH_TAG, STUDY_TAG
 from definitions import build_definitions, study_path
 from jobs.groups import JOBS, stages_of
 from jobs.launch import Work, prepare, works
-from jobs.mend import PROCESS_TAG, mend, this_process
+from jobs.mend import mend
 from jobs.progress import TerminalProgress
 from latentlake.catalog import Catalog
 from latentlake.errors import LatentlakeError
@@ -28,10 +28,12 @@ from latentlake.plan import Plan, State
 from latentlake.protocols import Handles
 from latentlake.study import Study, load_study, require_unchanged
 from latentlake.summary import summarize
+from latentlake.upkeep import tidy
 from latentlake.view import View
 from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 
+_NO_DAEMON = {"dagster/max_retries": "0", "dagster/max_runtime": "0"}  # a daemon beside is to let these runs alone
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -64,7 +66,7 @@ class Run:
         self.lake: Lake = lake.open(self.study.name)
         self.origins: Origins = models.origins(self.study)
         definitions = build_definitions(self.study, lake=lake, models=models, progress=progress)
-        self._launch_id = uuid.uuid4().hex
+        self._launch_id = uuid4().hex
         self._job = definitions.resolve_implicit_global_asset_job_def()
 
     def plan(self) -> Plan:
@@ -83,6 +85,7 @@ class Run:
             if stage.name in wanted:
                 self._compute(stage)
         mend(self.instance, self.flow, self.plan())
+        tidy(self.lake)
 
     def _compute(self, stage: Stage) -> None:
         plan = self.plan()
@@ -93,9 +96,10 @@ class Run:
 
     def _launch(self, work: Work) -> None:
         """One Dagster run over a range of partitions."""
-        own = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(), LAUNCH_TAG: self._launch_id}
+        run = str(uuid4())
+        own = {STUDY_TAG: self.study.digest, PROCESS_TAG: this_process(run), LAUNCH_TAG: self._launch_id}
         self._job.get_subset(asset_selection=set(work.selection)).execute_in_process(
-            instance=self.instance, tags={**work.tags, **own}, run_config=_QUIET
+            instance=self.instance, run_id=run, tags={**work.tags, **own, **_NO_DAEMON}, run_config=_QUIET
         )
 
 
@@ -107,7 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
         "job", nargs="?", default="everything", choices=list(JOBS), help="what of the flow (everything)"
     )
     options = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     os.environ.setdefault("DAGSTER_HOME", str(_dagster_home(Path.cwd())))
     try:
         return _run(options.job)

@@ -1,6 +1,7 @@
 """Delta tables in a folder or an object store: scan, replace, append. Nothing here knows what a stage is."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -16,6 +17,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from latentlake.digest import digest
 from latentlake.errors import LakeError
 from latentlake.tables import TABLES, Layout, Table
+
+_SMALL_BYTES = 16 << 20
 
 # Writers of different partitions do not conflict, but their commits queue for one version number.
 _retry_conflicts = retry(
@@ -131,19 +134,44 @@ class Lake:
         delta = self._open(table)
         return 0 if delta is None else sum(pl.DataFrame(delta.get_add_actions())["size_bytes"].to_list())
 
+    def small_files(self, table: str) -> int:
+        """Number of live files of a table that had better be fewer."""
+        delta = self._open(table)
+        sizes = [] if delta is None else pa.table(delta.get_add_actions())["size_bytes"].to_pylist()
+        return sum(size < _SMALL_BYTES for size in sizes)
+
     def compact(self, table: str) -> None:
-        """Put the rows of many small files into few; the order of rows within a file is not kept."""
+        """Put the rows of a table's many small files into few; the order of rows is not kept.
+
+        What is appended meanwhile stays; where another compacts meanwhile, its commit counts and this one is left.
+        Delta's own `optimize` is not used: of two at a time both commit, and every row is there twice.
+        """
         delta = self._open(table)
         if delta is not None:
-            delta.optimize.compact(commit_properties=CommitProperties(max_commit_retries=100))
+            rows = delta.to_pyarrow_dataset().scanner().to_reader()
+            with suppress(CommitFailedError):
+                write_deltalake(
+                    delta,
+                    rows,
+                    mode="overwrite",
+                    writer_properties=_writer_properties(TABLES[table].layout),
+                    commit_properties=CommitProperties(max_commit_retries=100),
+                )
+
+    def checkpoint(self, table: str) -> None:
+        """Sum the log up in one file, and delete the part of it that is older than the log's retention, 30 days."""
+        delta = self._open(table)
+        if delta is not None:
             delta.create_checkpoint()
+            delta.cleanup_metadata()
 
     def vacuum(self, table: str, hours: int) -> int:
-        """Delete files that no version of the last hours needs; returns how many."""
+        """Delete files that no version of the last hours needs, and what killed writers left; returns how many."""
         delta = self._open(table)
         if delta is None:
             return 0
-        return len(delta.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
+        # full: the log forgets which files it removed as its checkpoints age, and never knew of uncommitted ones
+        return len(delta.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True))
 
     def append(self, table: str, rows: pa.Table) -> int:
         """Add rows in one commit; returns the table's version."""

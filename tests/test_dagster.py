@@ -1,13 +1,19 @@
 """What Dagster is told: one event a partition, with its own versions, in the order of the flow."""
 
+import os
+import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from assets.events import asset_key
+from assets.process import PROCESS_TAG, this_process
 from definitions import build_definitions
+from jobs.mend import bury_dead_runs
 from jobs.run import Run
 from latentlake.catalog import Catalog
 from tests.workbench import FakeModels, Workbench
@@ -101,3 +107,86 @@ def test_a_scorer_materialized_by_hand_is_visible(materialized: Workbench) -> No
     materialized.study["scorers"]["short"] = {**materialized.study["scorers"]["embedding"], "explainers": ["tokens"]}
     launch(materialized, materialized.prepare(), ["scores/tokens/short"], "0|one", "1|one")
     assert materialized.view().scores.filter(scorer="short").collect().height > 0
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A fresh instance under the configuration of this checkout."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def test_the_instance_queues_limits_retries_and_watches(configured: dg.DagsterInstance) -> None:
+    concurrency = configured.get_concurrency_config()
+    assert concurrency.run_queue_config is not None
+    assert concurrency.run_queue_config.max_concurrent_runs == 4
+    assert concurrency.pool_config.default_pool_limit == 1
+    assert str(concurrency.pool_config.pool_granularity) == "PoolGranularity.RUN"
+    assert configured.run_retries_max_retries == 2
+    assert not configured.run_retries_retry_on_asset_or_op_failure
+    assert configured.run_monitoring_enabled
+    assert configured.run_monitoring_max_runtime_seconds == 0
+
+
+def test_what_needs_a_device_or_a_language_model_is_in_a_pool(workbench: Workbench) -> None:
+    pools = {
+        asset.key.to_user_string(): asset.op.pool
+        for asset in build_definitions(workbench.prepare().study).assets or []
+        if isinstance(asset, dg.AssetsDefinition)
+    }
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {"activations"}
+    assert {name for name, pool in pools.items() if pool == "llm"} == {
+        name for name in pools if name.startswith(("explanations/default", "scores/"))
+    }
+
+
+def test_the_daemon_lets_runs_of_the_entry_alone(materialized: Workbench) -> None:
+    for run in materialized.instance.get_runs():
+        assert run.tags["dagster/max_retries"] == "0"
+        assert run.tags["dagster/max_runtime"] == "0"
+
+
+def test_only_a_run_whose_own_process_is_gone_is_buried(configured: dg.DagsterInstance, workbench: Workbench) -> None:
+    workbench.instance = configured
+    job = build_definitions(workbench.prepare().study).resolve_implicit_global_asset_job_def()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    def started() -> str:
+        run = configured.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        return run.run_id
+
+    alive, dead, retried, untagged = started(), started(), started(), started()
+    configured.add_run_tags(alive, {PROCESS_TAG: this_process(alive)})
+    of_the_dead = this_process(dead).replace(f":{os.getpid()}", f":{gone.pid}")
+    configured.add_run_tags(dead, {PROCESS_TAG: of_the_dead, "dagster/max_retries": "0"})
+    configured.add_run_tags(retried, {PROCESS_TAG: of_the_dead})
+    assert bury_dead_runs(configured) == 1
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    assert {run.run_id for run in configured.get_runs(running)} == {alive, retried, untagged}
+    buried = configured.get_run_by_id(dead)
+    assert buried is not None
+    assert buried.tags["dagster/will_retry"] == "false"
+
+
+def test_maintenance_shows_what_it_did(materialized: Workbench) -> None:
+    definitions = build_definitions(materialized.prepare().study, lake=materialized.lake)
+    job = definitions.resolve_job_def("maintenance")
+    config = {"ops": {"keep_up": {"config": {"vacuum_hours": 1}}}}
+    result = job.execute_in_process(run_config=config, instance=materialized.instance)
+    (event,) = [each for each in result.all_node_events if each.event_type == dg.DagsterEventType.STEP_OUTPUT]
+    tables = event.step_output_data.metadata["tables"]
+    assert isinstance(tables, dg.TableMetadataValue)
+    figures = {record.data["table"]: record.data for record in tables.records}
+    assert figures["partitions"]["files_before"] > figures["partitions"]["files_after"] == 1
+    assert materialized.run() == {}
+
+
+@pytest.mark.parametrize("hours", [0, -1])
+def test_maintenance_refuses_to_delete_what_is_being_written(materialized: Workbench, hours: int) -> None:
+    job = build_definitions(materialized.prepare().study, lake=materialized.lake).resolve_job_def("maintenance")
+    with pytest.raises(Exception, match="vacuum_hours"):
+        job.execute_in_process({"ops": {"keep_up": {"config": {"vacuum_hours": hours}}}}, materialized.instance)

@@ -171,4 +171,9 @@ def test_schedule_and_sensor_are_off_until_they_are_switched_on(workbench: Workb
     workbench.prepare()
     repository = build_definitions(load_study(workbench.path), lake=workbench.lake).get_repository_def()
     status = {each.name: each.default_status.name for each in (*repository.schedule_defs, *repository.sensor_defs)}
-    assert status == {"nightly": "STOPPED", "new_shards": "STOPPED", "next_stage": "RUNNING"}
+    assert status == {
+        "nightly": "STOPPED",
+        "weekly_maintenance": "STOPPED",
+        "new_shards": "STOPPED",
+        "next_stage": "RUNNING",
+    }
