@@ -24,6 +24,7 @@ check: .venv/installed  ## lint and types
 
 bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.activations
+	.venv/bin/python -m benchmarks.plan
 
 docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md

@@ -169,7 +169,9 @@ class Flow:
                 ("dictionary", "block"),
                 (Input("latents"), *reads),
                 ("examples",),
-                _version("1", {**sample.model_dump(), "window": study.selection.window, "seed": study.seed}),
+                _version(
+                    "1", {**sample.model_dump(), "window": study.selection.window, "seed": study.seed + sample.seed}
+                ),
                 {"sample": name},
             )
             for name, sample in study.samples.items()

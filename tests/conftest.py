@@ -5,10 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from tests.workbench import EVERYTHING, Workbench
+from tests.workbench import EVERYTHING, Workbench, open_instance
 
 # Tests run in several processes at once: with one torch thread each, these do not wait for each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,6 +36,5 @@ def materialized(finished: Path, tmp_path: Path) -> Iterator[Workbench]:
 
 
 def _open(folder: Path) -> Iterator[Workbench]:
-    (folder / "instance").mkdir(exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
+    with open_instance(folder / "instance") as instance:
         yield Workbench(folder / "study", instance)

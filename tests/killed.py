@@ -8,13 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
-import dagster as dg
-
 from latentlake.catalog import Catalog, Made, Publication
 from latentlake.fakes import FakeLLM
 from latentlake.ledger import call_key
 from latentlake.protocols import Call, Reply
-from tests.workbench import Workbench
+from tests.workbench import Workbench, open_instance
 
 
 class LoggedLLM(FakeLLM):
@@ -48,7 +46,7 @@ def main(folder: Path, when: str) -> None:
 
         Catalog.publish = publish_or_die  # type: ignore[method-assign]
     (folder / "instance").mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
+    with open_instance(folder / "instance") as instance:
         bench = Workbench(folder / "study", instance)
         bench.llm = LoggedLLM(folder / "engine.log", int(at) if kind == "calls" else None)
         bench.run()

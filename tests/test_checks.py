@@ -179,7 +179,7 @@ def test_each_stage_has_its_checks() -> None:
 def checked(bench: Workbench) -> list[tuple[str, Check, Result]]:
     """Every check of a study, over all that it has published."""
     run = bench.prepare()
-    executor = Executor(run.flow, run.lake, run.origins, None, run.progress, "")  # type: ignore[arg-type]
+    executor = Executor(run.flow, run.lake, run.origins, None, run.progress, "", "")  # type: ignore[arg-type]
     keys: dict[str, list[str]] = {}
     for asset, partition in Catalog(run.lake).publications():
         keys.setdefault(asset, []).append(partition)

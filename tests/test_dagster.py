@@ -16,7 +16,7 @@ from definitions import build_definitions
 from jobs.mend import bury_dead_runs
 from jobs.run import Run
 from latentlake.catalog import Catalog
-from tests.workbench import FakeModels, Workbench
+from tests.workbench import FakeModels, Workbench, open_instance
 
 MATERIALIZED = dg.DagsterEventType.ASSET_MATERIALIZATION
 
@@ -97,7 +97,7 @@ def test_a_partition_launched_on_a_fresh_instance_has_pointers_that_dagster_read
     materialized: Workbench, tmp_path: Path
 ) -> None:
     (tmp_path / "fresh").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "fresh")) as instance:
+    with open_instance(tmp_path / "fresh") as instance:
         materialized.instance = instance
         launch(materialized, materialized.prepare(), ["explanations/tokens"], "0|one", "1|one")
         assert materialized.dagster_stale()["explanations/tokens"] == 0

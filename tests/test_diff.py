@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -28,7 +27,7 @@ from latentlake.tables import TABLES
 from latentlake.view import View, as_moment
 from tests.test_killed import run as run_until
 from tests.test_lineage import more_latents, prompt_of_explainer, scorer_added, scorer_removed, shard_added
-from tests.workbench import Workbench
+from tests.workbench import Workbench, open_instance
 
 Frames = dict[str, list[str]]
 
@@ -72,7 +71,7 @@ def rows_of(view: View) -> Frames:
 def history(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     """The small study after each of the changes, and then pruned and its catalog compacted."""
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("history") / "it"))
-    with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
+    with open_instance(folder / "instance") as instance:
         bench = Workbench(folder / "study", instance)
         read = {"finished": (datetime.now(UTC), rows_of(bench.view()))}
         for change in CHANGES:
@@ -364,6 +363,7 @@ def test_a_vacuumed_state_is_refused_with_the_remedy(copied: History, capsys: py
 
 
 def test_a_state_whose_log_is_gone_is_refused(copied: History) -> None:
+    copied.lake.checkpoint("scores")
     for log in sorted(Path(copied.lake.path("scores"), "_delta_log").glob("*.json"))[:-1]:
         log.unlink()
     with pytest.raises(LakeError, match="its log was deleted"):

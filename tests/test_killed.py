@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from latentlake.catalog import Catalog
-from tests.workbench import Workbench
+from tests.workbench import Workbench, open_instance
 
 FLUSH = 64  # calls that the ledger gathers before it writes
 
@@ -49,7 +49,7 @@ def disturbed(changed: Path, tmp_path: Path) -> Path:
 
 def opened(folder: Path) -> tuple[Workbench, dg.DagsterInstance]:
     """The study of a folder, with its Dagster instance."""
-    instance = dg.DagsterInstance.local_temp(str(folder / "instance"))
+    instance = open_instance(folder / "instance")
     return Workbench(folder / "study", instance), instance
 
 
@@ -88,7 +88,7 @@ def test_between_commit_and_publication_readers_see_nothing(disturbed: Path) -> 
 def test_a_fresh_instance_over_an_old_lake_is_filled_and_nothing_computed(finished: Path, tmp_path: Path) -> None:
     study = Path(shutil.copytree(finished / "study", tmp_path / "study"))
     (tmp_path / "fresh").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "fresh")) as instance:
+    with open_instance(tmp_path / "fresh") as instance:
         bench = Workbench(study, instance)
         assert sum(bench.dagster_stale().values()) == len(bench.data_versions())
         assert bench.run() == {}

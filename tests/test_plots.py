@@ -18,7 +18,7 @@ import pytest
 from assets import plots, scores
 from assets.events import asset_key
 from definitions import build_definitions
-from jobs.run import REASON_TAG
+from jobs.launch import REASON_TAG
 from latentlake.metrics import mean_interval
 from tests.test_dagster import events, launch
 from tests.workbench import Workbench
@@ -166,10 +166,9 @@ def test_without_the_extra_there_are_previews_without_charts(
 _AGAIN = """
 import sys
 from pathlib import Path
-import dagster as dg
-from tests.workbench import Workbench
+from tests.workbench import Workbench, open_instance
 folder = Path(sys.argv[1])
-with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
+with open_instance(folder / "instance") as instance:
     assert Workbench(folder / "study", instance).run() == {}
 assert not {"altair", "vl_convert", "vl_convert.vl_convert"} & set(sys.modules)
 """

