@@ -1,6 +1,6 @@
 """What planning costs on a large lake: ``python -m benchmarks.plan [PARTITIONS ...]``.
 
-A study of many dictionaries, blocks and shards is published in a real ``partitions`` table, with synthetic rows. The
+A study of many dictionaries, blocks and shards is published in real tables, with synthetic rows. The
 plan is held against the floor under it: reading that table and listing the study's partitions, both with Polars, in
 the same process by turns. Then the run entry runs a study of 1,000 partitions of which all are up to date.
 """
@@ -9,7 +9,7 @@ import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -124,11 +124,31 @@ def publish(study: Study, lake: Lake) -> int:
                 **made._asdict(),
                 "inputs": [each._asdict() for each in recipe.inputs],
                 "where": [{"column": c, "value": str(v)} for c, v in stage.columns(stage.values(key)).items()],
-                "table_versions": [{"table": table, "version": 1} for table in stage.tables],
+                "table_versions": [{"table": table, "version": 1, "files": ""} for table in stage.tables],
             }
             rows += [{**row, "state": BUILDING, "data_version": None}, row]
+    for table in {table for stage in flow.stages.values() for table in stage.tables}:
+        own = [stage for stage in flow.stages.values() if table in stage.tables]
+        lake.append(
+            table, synthetic(table, [s.columns(s.values(k)) for s in own for k in flow.partitions(s, plan.shards)])
+        )
     lake.append("partitions", pa.Table.from_pylist(rows, schema=TABLES["partitions"].schema))
     return len(rows) // 2
+
+
+def synthetic(table: str, places: Sequence[Mapping[str, str | int]]) -> pa.Table:
+    """A row for each partition of a table, a file each; empty but for the partition columns."""
+    columns = {
+        field.name: pa.array([place.get(field.name, _empty(field.type)) for place in places], field.type)
+        for field in TABLES[table].schema
+    }
+    return pa.table(columns, schema=TABLES[table].schema)
+
+
+def _empty(of: pa.DataType) -> Any:
+    if pa.types.is_nested(of):
+        return []
+    return "" if pa.types.is_string(of) else False if pa.types.is_boolean(of) else 0
 
 
 def read_and_list(lake: Lake, flow: Flow, shards: Sequence[str]) -> int:
