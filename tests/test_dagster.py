@@ -13,6 +13,7 @@ import pytest
 from assets.events import asset_key
 from assets.process import PROCESS_TAG, this_process
 from definitions import build_definitions
+from jobs.launch import prepare
 from jobs.mend import bury_dead_runs
 from jobs.run import Run
 from latentlake.catalog import Catalog
@@ -83,13 +84,19 @@ def launch(bench: Workbench, run: Run, stages: list[str], first: str, last: str)
 def test_a_shard_removed_and_put_back_keeps_its_place(materialized: Workbench) -> None:
     file = materialized.folder / "docs" / "a.jsonl.gz"
     content = file.read_bytes()
+
+    def registered() -> list[str]:
+        run = materialized.prepare()
+        prepare(run.instance, run.flow, run.lake, run.origins)
+        return list(materialized.instance.get_dynamic_partitions("tiny_shards"))
+
     file.unlink()
-    materialized.run()
+    assert registered() == ["docs-b-0000"]
     assert set(materialized.view().contexts.collect()["shard"]) == {"docs-b-0000"}
     file.write_bytes(content)
-    materialized.study["corpus"]["context_length"] = 33
-    assert materialized.run()["contexts"] == 2
-    assert list(materialized.instance.get_dynamic_partitions("tiny_shards")) == ["docs-a-0000", "docs-b-0000"]
+    assert registered() == ["docs-a-0000", "docs-b-0000"]
+    launch(materialized, materialized.prepare(), ["contexts"], "docs-a-0000", "docs-b-0000")
+    assert materialized.run() == {}
     assert materialized.dagster_stale() == {}
 
 

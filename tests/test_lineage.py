@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
@@ -109,9 +108,9 @@ ONE_DICTIONARY = {name: n for name, n in EVERYTHING.items() if name not in ("sub
 SCORES = {name: n for name, n in EVERYTHING.items() if name.startswith("scores/")}
 BY_BLOCK = {name: 3 for name in EVERYTHING if name == "latents" or name in EXAMPLES_AND_BELOW}
 
-# What lies outside the lake (weights, the choice of latents, files) or is done to it by hand Dagster cannot see; the plan can.
+# What lies outside the lake (weights, files) or is done to it by hand Dagster cannot see; the plan can.
 OUTSIDE = {
-    more_latents, weights_changed, shards_file_changed, llm_revision_changed, rows_deleted_by_hand, table_deleted_by_hand,
+    weights_changed, shards_file_changed, llm_revision_changed, rows_deleted_by_hand, table_deleted_by_hand,
     table_rolled_back,
 }  # fmt: skip
 
@@ -125,7 +124,6 @@ CHANGES: list[tuple[Callable[[Workbench], None], dict[str, int]]] = [
     (scorer_judges_another_explainer, {"scores/tokens/surprisal": 2}),
     (shard_added, {"contexts": 1, "activations": 1}),
     (dictionary_added, ONE_DICTIONARY),
-    (more_latents, {"selections": 1, "latents": 2, **EXAMPLES_AND_BELOW}),
     (weights_changed, ONE_DICTIONARY | {"selections": 0}),
     (explainer_added, {"explanations/few": 2}),
     (sample_seed_changed, {"examples/test": 2, **SCORES}),
@@ -179,9 +177,11 @@ def test_with_refresh_all_a_shard_is_read_by_everything_below(materialized: Work
     assert materialized.dagster_stale() == {}
 
 
-def test_a_changed_prompt_asks_only_what_changed(materialized: Workbench) -> None:
+def test_with_more_latents_only_the_new_ones_are_asked_about(materialized: Workbench) -> None:
     more_latents(materialized)
-    materialized.run()
+    assert materialized.dagster_stale() == {}  # the choice of latents lies outside what Dagster sees
+    assert materialized.run() == {"selections": 1, "latents": 2, **EXAMPLES_AND_BELOW}
+    assert materialized.stale() == materialized.dagster_stale() == {}
     asked = {call.suffix for call in materialized.llm.made}
     before = set(materialized.view().prompts.select("text").collect()["text"]) - asked
     assert asked
@@ -206,9 +206,9 @@ def test_what_is_no_longer_in_the_study_is_hidden_and_listed(materialized: Workb
     ]
 
 
-def test_the_size_of_batches_changes_nothing(materialized: Workbench, finished: Path) -> None:
-    for bench, size in ((materialized, 3), (Workbench(materialized.folder, materialized.instance), 50)):
-        bench.llm = FakeLLM(batch=size)
-        bench.lake = LakeResource(uri=str(bench.folder / f"lake{size}"))
-        bench.run()
-        assert bench.data_versions() == Workbench(finished / "study", materialized.instance).data_versions()
+def test_the_size_of_batches_changes_nothing(materialized: Workbench) -> None:
+    before = materialized.data_versions()
+    materialized.llm = FakeLLM(batch=3)
+    materialized.lake = LakeResource(uri=str(materialized.folder / "another"))
+    materialized.run()
+    assert materialized.data_versions() == before

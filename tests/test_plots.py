@@ -181,8 +181,8 @@ def test_an_up_to_date_run_draws_nothing(materialized: Workbench) -> None:
 def test_events_say_how_long_and_runs_say_why(materialized: Workbench) -> None:
     first = events(materialized, "contexts")[0]
     assert first.metadata["seconds"].value > 0
-    materialized.study["corpus"]["context_length"] = 33
-    assert materialized.run()["contexts"] == 2
+    materialized.study["scorers"]["detection"]["windows"] = 3
+    assert materialized.run() == {"scores/default/detection": 2}
     runs = [run.tags[REASON_TAG] for run in materialized.instance.get_runs(limit=100) if REASON_TAG in run.tags]
     assert "not computed yet" in runs
     assert any(reason.startswith("code version ") for reason in runs)

@@ -5,11 +5,16 @@ import gzip
 import json
 import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from sqlalchemy import Connection, Engine, create_engine
 
 from definitions import build_definitions
 from jobs.progress import TerminalProgress
@@ -92,14 +97,23 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+class OneDatabase(ConsolidatedSqliteEventLogStorage):
+    """Dagster's events in one database and behind one pool of connections: tests spend a quarter less time on them."""
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return create_engine(self._conn_string, connect_args={"timeout": 60})
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+
 def open_instance(folder: Path) -> dg.DagsterInstance:
-    """A Dagster instance on disk; its events are in one database, not in one a run, which saves tests a sixth of their time."""
+    """A Dagster instance on disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    events = {
-        "module": "dagster._core.storage.event_log",
-        "class": "ConsolidatedSqliteEventLogStorage",
-        "config": {"base_dir": str(folder / "events")},
-    }
+    events = {"module": __name__, "class": "OneDatabase", "config": {"base_dir": str(folder / "events")}}
     return dg.DagsterInstance.local_temp(str(folder), overrides={"event_log_storage": events})
 
 
