@@ -28,7 +28,6 @@ class Daemon:
             self.study, lake=bench.lake, models=models, progress=self.progress
         ).resolve_implicit_global_asset_job_def()
         self.launcher = Launcher(self.study, bench.lake.open(self.study.name), lambda: models.origins(self.study))
-        self.everything = asset_jobs(run.flow)["everything"]
 
     def run(self, requests: Sequence[dg.RunRequest]) -> list[str]:
         """Run requests and what follows them; returns the assets in the order of the runs."""
@@ -51,12 +50,12 @@ class Daemon:
     def night(self, hour: int = 2) -> list[dg.RunRequest]:
         """What the nightly schedule launches."""
         context = dg.build_schedule_context(self.bench.instance, scheduled_execution_time=NIGHT.replace(hour=hour))
-        return nightly(self.launcher, self.everything).evaluate_tick(context).run_requests or []
+        return nightly(self.launcher).evaluate_tick(context).run_requests or []
 
     def look(self, cursor: str | None) -> tuple[list[dg.RunRequest], str | None, str | None]:
         """What the sensor launches: requests, the cursor it leaves, and why it skipped."""
         context = dg.build_sensor_context(self.bench.instance, cursor=cursor)
-        found = new_shards(self.launcher, self.everything).evaluate_tick(context)
+        found = new_shards(self.launcher).evaluate_tick(context)
         return found.run_requests or [], found.cursor, found.skip_message
 
 
@@ -150,12 +149,14 @@ def test_a_file_that_is_not_what_it_should_be_launches_nothing(materialized: Wor
     assert materialized.data_versions() == before
 
 
-def test_everything_in_the_study_is_in_a_job(materialized: Workbench) -> None:
-    run = materialized.prepare()
-    jobs = asset_jobs(run.flow)
-    assert list(jobs) == ["everything", "data", "explain", "rescore"]
+def test_jobs_of_assets_that_are_partitioned_alike_are_in_the_ui(materialized: Workbench) -> None:
+    assert list(asset_jobs(materialized.prepare().flow)) == ["explain", "rescore"]
     materialized.study["scorers"] = {}
-    assert list(asset_jobs(materialized.prepare().flow)) == ["everything", "data", "explain"]
+    assert list(asset_jobs(materialized.prepare().flow)) == ["explain"]
+
+
+def test_dagster_can_load_everything_there_is(workbench: Workbench) -> None:
+    dg.Definitions.validate_loadable(build_definitions(workbench.prepare().study, lake=workbench.lake))
 
 
 def test_a_job_of_the_run_entry_computes_its_stages_alone(materialized: Workbench) -> None:
