@@ -36,15 +36,14 @@ def build_definitions(study: Study, **resources: Any) -> dg.Definitions:
         **resources,
     }
     flow, lake = Flow(study), given["lake"].open(study.name)
-    jobs, assets = asset_jobs(flow), build_assets(flow)
-    keeping = maintenance(study.name)
+    assets, keeping = build_assets(flow), maintenance(study.name)
     launcher = Launcher(study, lake, lambda: given["models"].origins(study))
     tables = [address(lake, stage) for stage in flow.stages.values()]
     return dg.Definitions(
         assets=[*map(with_metadata, assets, tables), *assets[len(tables) :]],
-        jobs=[*jobs.values(), keeping],
-        schedules=[nightly(launcher, jobs["everything"]), weekly(keeping)],
-        sensors=[new_shards(launcher, jobs["everything"]), next_stage(launcher, jobs["everything"])],
+        jobs=[*asset_jobs(flow).values(), keeping],
+        schedules=[nightly(launcher), weekly(keeping)],
+        sensors=[new_shards(launcher), next_stage(launcher)],
         resources=given,
         executor=dg.in_process_executor,  # a step of its own process costs ten seconds of imports
     )

@@ -1,4 +1,4 @@
-"""Which assets go together: the jobs that the UI offers and the run entry takes by name."""
+"""Which assets go together: the jobs that the run entry takes by name, and the UI as far as Dagster lets it."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -25,9 +25,15 @@ def stages_of(flow: Flow, job: str) -> list[Stage]:
 
 
 def asset_jobs(flow: Flow) -> dict[str, UnresolvedAssetJobDefinition]:
-    """The jobs, by name; one without assets in this study is left out."""
+    """The jobs in the UI, by name. Dagster has them only of assets that are partitioned alike; the others are for the run
+    entry, and in the UI assets of all kinds are materialized from the graph.
+    """
     return {
-        name: dg.define_asset_job(name, dg.AssetSelection.assets(*map(asset_key, names)), description=description)
+        name: dg.define_asset_job(name, _selection(stages_of(flow, name)), description=description)
         for name, (description, _) in JOBS.items()
-        if (names := [stage.name for stage in stages_of(flow, name)])
+        if len({stage.dimensions for stage in stages_of(flow, name)}) == 1
     }
+
+
+def _selection(stages: list[Stage]) -> dg.AssetSelection:
+    return dg.AssetSelection.assets(*(asset_key(stage.name) for stage in stages))

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from assets.events import asset_key
 from assets.stage import LAUNCH_TAG, STUDY_TAG
 from jobs.launch import WORK_TAG, prepare, works
 from latentlake.catalog import Catalog
@@ -27,6 +28,19 @@ from latentlake.study import Study, require_unchanged
 # When to look is no choice of the study: it changes no result.
 _NIGHTLY = os.environ.get("LATENTLAKE_NIGHTLY", "0 2 * * *")
 _LOOK_SECONDS = int(os.environ.get("LATENTLAKE_LOOK_SECONDS", "60"))
+
+# The job that Dagster makes of all assets. One that is defined may hold only assets that are partitioned alike.
+_JOB = "__ASSET_JOB"
+_RUN_KEY = "dagster/run_key"  # a tag of what schedules and sensors launch, and of nothing else
+_UNDER_WAY = dg.RunsFilter(
+    statuses=[
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+)
 
 Requests = list[dg.RunRequest]
 
@@ -56,35 +70,43 @@ class Launcher:
         return list(self._requests(instance, plan, launch))
 
     def _requests(self, instance: dg.DagsterInstance, plan: Plan, launch: str) -> Iterator[dg.RunRequest]:
-        """A request for each range that can be computed and that this launch has not asked for already."""
+        """A request for each range that can be computed and that this launch has not asked for already.
+
+        Assets that a run is at work on wait for its end, whoever began it: of two runs on a partition one would be refused. So
+        do shards that are not registered: a file that came since the launch began may be growing.
+        """
         asked = {run.tags.get(WORK_TAG) for run in instance.get_runs(dg.RunsFilter(tags={LAUNCH_TAG: launch}))}
-        flow = Flow(self.study)
+        busy = {key for run in instance.get_runs(_UNDER_WAY) for key in run.asset_selection or ()}
+        flow, unknown = Flow(self.study), set(plan.shards) - set(Catalog(self.lake).shards())
         for stage in flow.stages.values():
             stale = [each for each in plan.all if each.stage.name == stage.name and each.state is State.STALE]
-            for work in works(flow, plan, stage, stale) if stale else []:
+            ready = [each for each in stale if stage.values(each.partition).get("shard") not in unknown]
+            for work in works(flow, plan, stage, ready) if ready and asset_key(stage.name) not in busy else []:
                 if work.tags[WORK_TAG] not in asked:
                     tags = {**work.tags, LAUNCH_TAG: launch, STUDY_TAG: self.study.digest}
                     yield dg.RunRequest(run_key=f"{launch}:{tags[WORK_TAG]}", asset_selection=work.selection, tags=tags)
 
 
-def nightly(launcher: Launcher, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def nightly(launcher: Launcher) -> dg.ScheduleDefinition:
     """Every night, or when ``LATENTLAKE_NIGHTLY`` says (a cron expression), whatever is not up to date."""
 
-    @dg.schedule(name="nightly", job=job, cron_schedule=_NIGHTLY, description=nightly.__doc__)
+    @dg.schedule(name="nightly", job_name=_JOB, cron_schedule=_NIGHTLY, description=nightly.__doc__)
     def evaluate(context: dg.ScheduleEvaluationContext) -> Requests | dg.SkipReason:
         at = context.scheduled_execution_time.isoformat(timespec="seconds")
-        return launcher.begin(context.instance, f"nightly {at}") or dg.SkipReason("everything is up to date")
+        return launcher.begin(context.instance, f"nightly {at}") or dg.SkipReason(
+            "everything is up to date or under way"
+        )
 
     return evaluate
 
 
-def new_shards(launcher: Launcher, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def new_shards(launcher: Launcher) -> dg.SensorDefinition:
     """New or changed files under the corpus, once they are complete, become shards, and the plan is launched.
 
     A file is complete when two looks in a row find the same size and time of change.
     """
 
-    @dg.sensor(name="new_shards", job=job, minimum_interval_seconds=_LOOK_SECONDS, description=new_shards.__doc__)
+    @dg.sensor(name="new_shards", job_name=_JOB, minimum_interval_seconds=_LOOK_SECONDS, description=new_shards.__doc__)
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         seen, last = _look(launcher.study), json.loads(context.cursor or "{}")
         growing = [path for path, facts in seen.items() if last.get("seen", {}).get(path) != facts]
@@ -94,28 +116,35 @@ def new_shards(launcher: Launcher, job: UnresolvedAssetJobDefinition) -> dg.Sens
                 f"to be looked at again, for they may be growing: {', '.join(growing)}" if growing else "no new files"
             )
         requests = launcher.begin(context.instance, f"new shards {digest(seen)[:12]}")
-        return dg.SensorResult(run_requests=requests, cursor=json.dumps({"seen": seen, "launched": seen}))
+        # what is under way may be in the way of what is new: then this is asked for again at the next look
+        launched = last.get("launched") if context.instance.get_runs(_UNDER_WAY, limit=1) else seen
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps({"seen": seen, "launched": launched}))
 
     return evaluate
 
 
-def next_stage(launcher: Launcher, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def next_stage(launcher: Launcher) -> dg.SensorDefinition:
     """When a run of a launch ends well, launches what depended on it. Does nothing unless a schedule or sensor began one."""
 
-    @dg.run_status_sensor(
-        run_status=dg.DagsterRunStatus.SUCCESS,
+    @dg.sensor(
         name="next_stage",
-        monitored_jobs=[job],
-        request_job=job,
+        job_name=_JOB,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=next_stage.__doc__,
     )
-    def evaluate(context: dg.RunStatusSensorContext) -> Requests | dg.SkipReason:
-        launch = context.dagster_run.tags.get(LAUNCH_TAG)
-        if launch is None:
-            return dg.SkipReason("this run was launched by hand")
-        return launcher.go_on(context.instance, launch) or dg.SkipReason("nothing can follow now")
+    def evaluate(context: dg.SensorEvaluationContext) -> Requests | dg.SkipReason:
+        since = datetime.fromisoformat(context.cursor) if context.cursor else datetime.now(UTC)
+        ended = context.instance.get_run_records(
+            dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=since)
+        )
+        context.update_cursor(max([since, *(record.update_timestamp for record in ended)]).isoformat())
+        tags = [record.dagster_run.tags for record in ended]
+        launches = [each[LAUNCH_TAG] for each in tags if LAUNCH_TAG in each and _RUN_KEY in each]
+        if not launches:
+            return dg.SkipReason("no run of a schedule or sensor has ended")
+        # the plan is one: the newest launch goes on with what other launches began, too
+        return launcher.go_on(context.instance, launches[0]) or dg.SkipReason("nothing can follow now")
 
     return evaluate
 

@@ -9,7 +9,7 @@ import pytest
 
 from definitions import build_definitions
 from jobs.groups import asset_jobs
-from jobs.incremental import Launcher, new_shards, nightly
+from jobs.incremental import Launcher, new_shards, next_stage, nightly
 from latentlake.errors import LatentlakeError
 from latentlake.study import load_study
 from tests.workbench import EVERYTHING, FakeModels, Workbench
@@ -28,7 +28,8 @@ class Daemon:
             self.study, lake=bench.lake, models=models, progress=self.progress
         ).resolve_implicit_global_asset_job_def()
         self.launcher = Launcher(self.study, bench.lake.open(self.study.name), lambda: models.origins(self.study))
-        self.everything = asset_jobs(run.flow)["everything"]
+        self._cursor: str | None = None
+        assert self.follow() == []  # what ended before is of no interest
 
     def run(self, requests: Sequence[dg.RunRequest]) -> list[str]:
         """Run requests and what follows them; returns the assets in the order of the runs."""
@@ -38,10 +39,10 @@ class Daemon:
             (key,) = request.asset_selection or ()
             done.append(key.to_user_string())
             subset = self._job.get_subset(asset_selection={key})
-            assert subset.execute_in_process(instance=self.bench.instance, tags=dict(request.tags)).success
-            following = self.launcher.go_on(self.bench.instance, request.tags["latentlake/launch"])
+            tags = {**request.tags, "dagster/run_key": str(request.run_key)}
+            assert subset.execute_in_process(instance=self.bench.instance, tags=tags).success
             asked = {each.run_key for each in waiting}  # a run key is launched once
-            waiting += [each for each in following if each.run_key not in asked]
+            waiting += [each for each in self.follow() if each.run_key not in asked]
         return done
 
     def computed(self) -> dict[str, int]:
@@ -51,12 +52,19 @@ class Daemon:
     def night(self, hour: int = 2) -> list[dg.RunRequest]:
         """What the nightly schedule launches."""
         context = dg.build_schedule_context(self.bench.instance, scheduled_execution_time=NIGHT.replace(hour=hour))
-        return nightly(self.launcher, self.everything).evaluate_tick(context).run_requests or []
+        return nightly(self.launcher).evaluate_tick(context).run_requests or []
+
+    def follow(self) -> list[dg.RunRequest]:
+        """What is launched because runs have ended since this was asked before."""
+        context = dg.build_sensor_context(self.bench.instance, cursor=self._cursor)
+        found = next_stage(self.launcher).evaluate_tick(context)
+        self._cursor = found.cursor
+        return found.run_requests or []
 
     def look(self, cursor: str | None) -> tuple[list[dg.RunRequest], str | None, str | None]:
         """What the sensor launches: requests, the cursor it leaves, and why it skipped."""
         context = dg.build_sensor_context(self.bench.instance, cursor=cursor)
-        found = new_shards(self.launcher, self.everything).evaluate_tick(context)
+        found = new_shards(self.launcher).evaluate_tick(context)
         return found.run_requests or [], found.cursor, found.skip_message
 
 
@@ -112,6 +120,48 @@ def test_failed_calls_are_made_again_once_a_launch(materialized: Workbench) -> N
     assert materialized.stale() == {}
 
 
+def under_way(bench: Workbench, asset: str) -> dg.DagsterRun:
+    """A run that is at work on an asset, begun by whomever."""
+    key = dg.AssetKey(asset.split("/"))
+    run = dg.DagsterRun("__ASSET_JOB", status=dg.DagsterRunStatus.STARTED, asset_selection=frozenset({key}))
+    return bench.instance.add_run(run)
+
+
+def test_what_a_run_is_at_work_on_is_not_launched_beside_it(materialized: Workbench) -> None:
+    path = materialized.folder / "detection.txt"
+    path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
+    daemon, run = Daemon(materialized), under_way(materialized, "scores/default/detection")
+    assert daemon.night() == []
+    materialized.instance.report_run_canceled(run)
+    assert [request.asset_selection for request in daemon.night()] == [list(run.asset_selection or ())]
+
+
+def test_new_files_are_asked_for_again_while_something_is_under_way(materialized: Workbench) -> None:
+    daemon, run = Daemon(materialized), under_way(materialized, "contexts")
+    materialized.write_shard("c", 3)
+    requests, cursor, _ = daemon.look(daemon.look(None)[1])
+    assert requests == []
+    materialized.instance.report_run_canceled(run)
+    requests, cursor, _ = daemon.look(cursor)
+    assert [request.asset_selection for request in requests] == [[dg.AssetKey("contexts")]]
+    assert daemon.look(cursor)[2] == "no new files"
+
+
+def test_a_file_that_came_while_runs_went_on_is_not_read_by_what_follows(materialized: Workbench) -> None:
+    daemon = Daemon(materialized)
+    materialized.write_shard("c", 3, documents=5)
+    assert daemon.launcher.go_on(materialized.instance, "night") == []
+
+
+def test_runs_by_hand_launch_nothing(materialized: Workbench) -> None:
+    path = materialized.folder / "detection.txt"
+    path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
+    daemon = Daemon(materialized)
+    materialized.run()
+    path.write_text(path.read_text().replace("Say yes or no.", "Answer."))
+    assert Daemon(materialized).follow() == daemon.follow() == []
+
+
 def test_a_study_edited_after_it_was_loaded_is_refused(materialized: Workbench) -> None:
     daemon = Daemon(materialized)
     materialized.study["seed"] = 5
@@ -150,12 +200,14 @@ def test_a_file_that_is_not_what_it_should_be_launches_nothing(materialized: Wor
     assert materialized.data_versions() == before
 
 
-def test_everything_in_the_study_is_in_a_job(materialized: Workbench) -> None:
-    run = materialized.prepare()
-    jobs = asset_jobs(run.flow)
-    assert list(jobs) == ["everything", "data", "explain", "rescore"]
+def test_jobs_of_assets_that_are_partitioned_alike_are_in_the_ui(materialized: Workbench) -> None:
+    assert list(asset_jobs(materialized.prepare().flow)) == ["explain", "rescore"]
     materialized.study["scorers"] = {}
-    assert list(asset_jobs(materialized.prepare().flow)) == ["everything", "data", "explain"]
+    assert list(asset_jobs(materialized.prepare().flow)) == ["explain"]
+
+
+def test_dagster_can_load_everything_there_is(workbench: Workbench) -> None:
+    dg.Definitions.validate_loadable(build_definitions(workbench.prepare().study, lake=workbench.lake))
 
 
 def test_a_job_of_the_run_entry_computes_its_stages_alone(materialized: Workbench) -> None:
