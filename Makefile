@@ -11,7 +11,8 @@ run: .venv/installed .dagster/dagster.yaml  ## materialize the study and show wh
 test: .venv/installed  ## the whole hermetic test suite
 	.venv/bin/python -m pytest
 
-prove: .venv/installed  ## the slow proofs, on the real quickstart (about half an hour)
+prove: .venv/installed  ## the slow proofs, on the real quickstart (about an hour); one needs Debian's chromium
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[prove]'
 	.venv/bin/python -m pytest tests/prove -s -n 0
 
 ui: .venv/installed .dagster/dagster.yaml  ## the Dagster UI on the same lake and instance

@@ -31,11 +31,13 @@ def register_shards(instance: dg.DagsterInstance, flow: Flow, shards: list[str])
 def bury_dead_runs(instance: dg.DagsterInstance) -> int:
     """Mark as failed the runs of this machine whose process is gone; returns how many there were.
 
-    Until then Dagster counts them as running: they hold a place in the queue, and in the pools of their assets.
+    Until then Dagster counts them as running: they hold a place in the queue, and in the pools of their assets. Dagster does
+    not start them again: what they left undone is in the plan, and would be launched twice.
     """
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     dead = [run for run in instance.get_runs(running) if is_dead(run.run_id, run.tags.get(PROCESS_TAG))]
     for run in dead:
+        instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
         instance.report_run_failed(run, "The process of this run is gone. What it had published stays; start it again.")
     return len(dead)
 

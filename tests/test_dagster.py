@@ -169,7 +169,7 @@ def test_only_a_run_whose_own_process_is_gone_is_buried(configured: dg.DagsterIn
     alive, dead, retried, untagged = started(), started(), started(), started()
     configured.add_run_tags(alive, {PROCESS_TAG: this_process(alive)})
     of_the_dead = this_process(dead).replace(f":{os.getpid()}", f":{gone.pid}")
-    configured.add_run_tags(dead, {PROCESS_TAG: of_the_dead, "dagster/max_retries": "0"})
+    configured.add_run_tags(dead, {PROCESS_TAG: of_the_dead})
     configured.add_run_tags(retried, {PROCESS_TAG: of_the_dead})
     assert bury_dead_runs(configured) == 1
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])

@@ -1,1 +1,1 @@
-"""Slow proofs on the real quickstart, with its real models: ``make prove``."""
+"""Slow proofs: on the real quickstart with its real models, under a real daemon, in a real browser. ``make prove``."""

@@ -62,14 +62,14 @@ class Clicks:
         expect(self._page.get_by_text("surprisal").first).to_be_visible()
         self.picture("graph")
 
-    def materialize(self, name: str, *partition: str) -> str:
-        """Materialize one partition from the asset's page; returns the id of the run, which has ended."""
+    def materialize(self, name: str, *partition: str) -> None:
+        """Materialize one partition from the asset's page, and wait for the end of the run."""
         began = time.time()
         self.open(f"/assets/{ASSET}")
         self._page.get_by_role("button", name="Materialize").first.click()
         for key in partition:
             self._page.get_by_text("Select a partition or create one").first.click()
-            self._page.get_by_role("menuitem", name=key, exact=False).last.click()
+            self._page.get_by_role("menuitem", name=key).last.click()
             self._page.keyboard.press("Escape")
         launch = self._page.get_by_role("button", name="Launch 1 run")
         expect(launch).to_be_enabled()
@@ -79,7 +79,6 @@ class Clicks:
         self.open(f"/runs/{run}")
         expect(self._page.get_by_text("Success").first).to_be_visible()
         self.picture(f"{name}_run")
-        return run
 
     def partition(self, name: str, partition: str) -> str:
         """The text of the page of a partition."""
