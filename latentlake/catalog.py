@@ -96,20 +96,26 @@ class Catalog:
             for row in rows.select("asset", "partition", "inputs").iter_rows(named=True)
         }
 
-    def damaged(self) -> dict[Key, str]:
+    def damaged(self, latest: pl.DataFrame) -> dict[Key, str]:
         """Published partitions whose rows are not the ones that were published, with the table that was changed: it was deleted,
         rolled back, or written to by hand. A table at the version of its last publication is taken to be whole.
+
+        ``latest``: of `latest`, with the list ``table_versions``.
         """
-        written = self.latest(lists=["where", "table_versions"]).filter(state=PUBLISHED).explode("table_versions")
-        written = written.select("asset", "partition", "where", "table_versions").unnest("table_versions")
-        newest = written.group_by("table").agg(pl.max("version")).sort("table").collect()
+        written = (
+            latest.filter(state=PUBLISHED).select("asset", "partition", "table_versions").explode("table_versions")
+        )
+        written = written.unnest("table_versions")
+        newest = written.group_by("table").agg(pl.max("version")).sort("table")
         changed = [table for table, version in newest.iter_rows() if self._lake.version(table) != version]
         if not changed:
             return {}
         live = {table: self._lake.files_by_partition(table) for table in changed}
+        where = self.latest(lists=["where"]).select("asset", "partition", "where").collect()
+        suspects = written.filter(pl.col("table").is_in(changed)).join(where, on=["asset", "partition"])
         return {
             (row["asset"], row["partition"]): row["table"]
-            for row in written.filter(pl.col("table").is_in(changed)).collect().iter_rows(named=True)
+            for row in suspects.iter_rows(named=True)
             if live[row["table"]].get(_values(row), digest([])) != row["files"]
         }
 

@@ -61,8 +61,8 @@ class Plan:
         self._flow = flow
         self._origins = origins
         self._catalog = catalog
-        self._latest = catalog.latest().collect()
-        self._damaged = catalog.damaged()
+        self._latest = catalog.latest(lists=["table_versions"]).collect()
+        self._damaged = catalog.damaged(self._latest)
         self.shards = catalog.order(list(origins.shards))
         self._published, self._offers = self._read()
 
