@@ -46,7 +46,7 @@ class SyntheticOrigins(Origins):
         """The benchmark's shards."""
         source = self.study.corpus.sources["docs"]
         keys = [f"docs-{number:04}" for number in range(SHARDS)]
-        return {key: Shard(key, "docs", Path(f"{key}.jsonl"), 0, 1, key, source) for key in keys}
+        return {key: Shard(key, "docs", key, Path(key), None, 0, 1, key, source) for key in keys}
 
     def digest_of(self, kind: str, values: dict[str, str]) -> str | None:
         """As if a file were behind each partition of the first stages."""

@@ -19,7 +19,7 @@ from latentlake.lake import Lake, Written
 from latentlake.study import Study
 from latentlake.tables import TABLES
 
-BUILDING, PUBLISHED, PRUNED = "building", "published", "pruned"
+BUILDING, PUBLISHED, DROPPED, PRUNED = "building", "published", "dropped", "pruned"
 Key = tuple[str, str]
 
 
@@ -56,12 +56,15 @@ class Publication(NamedTuple):
 
 @dataclass(frozen=True)
 class Made:
-    """A partition being made: what is written to ``partitions``. ``where``: its values of the partition columns."""
+    """A partition being made: what is written to ``partitions``. ``where``: its values of the partition columns.
+    ``begun``: the version of ``partitions`` at which it was begun.
+    """
 
     publication: Publication
     inputs: tuple[Consumed, ...]
     where: Mapping[str, str | int]
     written: Mapping[str, Written]
+    begun: int | None = None
 
 
 Publications = dict[Key, Publication]
@@ -79,7 +82,7 @@ class Catalog:
         frame = self._lake.scan("partitions", {"asset": asset} if asset else None)
         if self._at is not None:
             frame = frame.filter(pl.col("at") <= self._at)
-        # "published" and "pruned" sort after "building": of one attempt, they are the later row.
+        # "dropped" and "pruned" rows are attempts of their own; "published" sorts after "building", as it comes later.
         frame = frame.select(*Publication._fields, *lists).sort("attempt", "at", "state")
         return frame.unique(["asset", "partition"], keep="last", maintain_order=True)
 
@@ -129,7 +132,7 @@ class Catalog:
             before = self._lake.scan("partitions", key, version).filter(state=BUILDING)
             same = before.filter(attempt=own.publication.attempt).select(pl.len()).collect().item()
             if same == 1:
-                return own
+                return replace(own, begun=version)
             # another run began the same attempt a moment before: this one is the next
             made = replace(made, publication=made.publication._replace(attempt=made.publication.attempt + 1))
 
@@ -143,12 +146,20 @@ class Catalog:
         """Say that a partition's data are to be deleted: nobody sees it any more."""
         self._append(Made(publication._replace(state=PRUNED, attempt=publication.attempt + 1), (), {}, {}))
 
-    def require_current(self, publication: Publication) -> None:
+    def drop(self, made: Made) -> None:
+        """Say that a partition's rows are to be deleted but can be derived again: what was made of them stays as it is."""
+        dropped = made.publication._replace(state=DROPPED, attempt=made.publication.attempt + 1)
+        self._append(replace(made, publication=dropped, written={}))
+
+    def require_current(self, made: Made) -> None:
         """Refuse to go on with an attempt after which another was begun.
 
         Raises:
             SupersededError: another run has begun this partition since.
         """
+        if made.begun is not None and self._lake.version("partitions") == made.begun:
+            return  # nothing at all was written since: names of commits say so, and no row need be read
+        publication = made.publication
         key = {"asset": publication.asset, "partition": publication.partition}
         last = self._lake.scan("partitions", key).sort("attempt").select("attempt", "run").last().collect().row(0)
         if last[0] != publication.attempt:
@@ -171,7 +182,7 @@ class Catalog:
         known = self.shards()
         new = [key for key in shards if key not in known]
         rows = [
-            {"shard": key, "ordinal": len(known) + n, "source": shards[key].source, "file": shards[key].path.name}
+            {"shard": key, "ordinal": len(known) + n, "source": shards[key].source, "file": shards[key].name}
             for n, key in enumerate(new)
         ]
         self._extend("shards", rows)

@@ -1,8 +1,11 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -20,6 +23,8 @@ from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 from latentlake.tables import TABLES
 from latentlake.work import Ask, Compute, Progress, Tables, Work
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,12 @@ class Executor:
         Catalog(self.lake).register(self.flow.study, list(self.flow.stages), self.origins.shards)
         self.progress.begin(name, len(keys))
         try:
-            for group in _groups(stage, keys):
-                yield from self._group(stage, group, plan, compute)
+            publications = (each for group in _groups(stage, keys) for each in self._group(stage, group, plan, compute))
+            # A shard takes long to compute, and its rows long to write. Blocks would be hidden from readers for longer.
+            made = one_behind(publications) if stage.kind == "activations" else (publish() for publish in publications)
+            for outcome in made:
+                self.progress.done(outcome.publication.partition, outcome.is_computed)
+                yield outcome
         finally:
             self.progress.end()
             self.handles.free()
@@ -88,24 +97,24 @@ class Executor:
                 self.progress.failed(f"{name}, {check.name}: {result}")
             yield check, result
 
-    def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Outcome]:
-        """Partitions that are computed together."""
+    def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Callable[[], Outcome]]:
+        """Partitions that are computed together; what is left to do for each is to publish it."""
         recipes = {key: plan.recipe(stage, key) for key in keys}
         stale = []
         for key in keys:
             if plan.is_fresh(stage, key, recipes[key]):
                 published = plan.publications[stage.name, key]
-                self.progress.done(key, is_computed=False)
-                yield Outcome(published, recipes[key].inputs, False, self._reader(stage, key, plan))
+                outcome = Outcome(published, recipes[key].inputs, False, self._reader(stage, key, plan))
+                yield partial(_same, outcome)
             else:
+                _require_present(stage, key, plan)
                 stale.append(key)
         if stale:
             start = monotonic()
             begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
             tables = compute([self.work(stage, key, plan, self._asker(stage, key)) for key in stale])
-            for publication, written in zip(begun, tables, strict=True):
-                outcome = self._publish(stage, publication, written, plan)
-                yield replace(outcome, seconds=monotonic() - start)
+            for made, written in zip(begun, tables, strict=True):
+                yield partial(self._publish, stage, made, written, plan, start)
 
     def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Made:
         before = plan.publications.get((stage.name, key))
@@ -125,14 +134,14 @@ class Executor:
         )
         return Catalog(self.lake).begin(Made(publication, recipe.inputs, stage.columns(stage.values(key)), {}))
 
-    def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan) -> Outcome:
+    def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan, start: float) -> Outcome:
         """Check the rows, commit them, and only then say so."""
         catalog, publication = Catalog(self.lake), begun.publication
         rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
         self._require_sound(stage, publication.partition, rows, plan)
         facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
         written_to = {
-            name: self.lake.replace(name, each, begun.where, facts, lambda: catalog.require_current(publication))
+            name: self.lake.replace(name, each, begun.where, facts, lambda: catalog.require_current(begun))
             for name, each in rows.items()
         }
         publication = publication._replace(
@@ -140,10 +149,10 @@ class Executor:
             rows=rows[stage.tables[0]].num_rows,
             retryable_failures=self._retryable(rows),
         )
-        catalog.require_current(publication)
+        catalog.require_current(begun)
         published = catalog.publish(Made(publication, begun.inputs, begun.where, written_to))
-        self.progress.done(publication.partition, is_computed=True)
-        return Outcome(published, begun.inputs, True, self._reader(stage, publication.partition, plan))
+        reader = self._reader(stage, publication.partition, plan)
+        return Outcome(published, begun.inputs, True, reader, monotonic() - start)
 
     def _require_sound(self, stage: Stage, key: str, rows: dict[str, pa.Table], plan: Plan) -> None:
         """Refuse rows that fail a check which protects data."""
@@ -230,6 +239,40 @@ class Executor:
             )
 
         return ask
+
+
+def one_behind(publications: Iterator[Callable[[], T]]) -> Iterator[T]:
+    """Results in order; each is made beside the computing of the next one, and one at a time.
+
+    Where computing fails, what was computed before is still made and given.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        under_way: Future[T] | None = None
+        try:
+            for each in publications:
+                before, under_way = under_way, publisher.submit(each)
+                if before is not None:
+                    yield before.result()
+        except Exception:
+            if under_way is not None:
+                yield under_way.result()
+            raise
+        if under_way is not None:
+            yield under_way.result()
+
+
+def _same(outcome: Outcome) -> Outcome:
+    """What is up to date needs no making."""
+    return outcome
+
+
+def _require_present(stage: Stage, key: str, plan: Plan) -> None:
+    dropped = plan.dropped_inputs(stage, key)
+    if dropped:
+        raise LakeError(
+            f"{name_of(stage.name, key)} reads {name_of(*dropped[0])}, whose rows were dropped; materialize it first (`make run` "
+            "does so in order)"
+        )
 
 
 def revision_of(study: Study, origins: Origins, llm: str) -> str:

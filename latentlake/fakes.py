@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentlake.digest import mix, seed_of
-from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Subject
+from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Subject, Tokenized
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +25,21 @@ class FakeSubject:
 
     bos = 1
     separator = 2
+    vocabulary = 256 + _FIRST_BYTE
 
     def __init__(self, width: int = 16) -> None:
         self.width = width
         self.contexts_read = 0
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Bytes of each text."""
-        return [[byte + _FIRST_BYTE for byte in text.encode()] for text in texts]
+    def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
+        """Bytes of each text; a character of several bytes belongs to the first of them."""
+        return [
+            Tokenized(
+                [byte + _FIRST_BYTE for byte in text.encode()],
+                [end for end, character in enumerate(text, start=1) for _ in character.encode()],
+            )
+            for text in texts
+        ]
 
     def detokenize(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Text of each list of bytes."""
@@ -40,6 +47,10 @@ class FakeSubject:
             bytes(token - _FIRST_BYTE for token in each if token >= _FIRST_BYTE).decode(errors="replace")
             for each in tokens
         ]
+
+    def module_of(self, hookpoint: str) -> str:
+        """The name itself: there are no modules."""
+        return hookpoint
 
     def activations(
         self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]

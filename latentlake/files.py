@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from latentlake.errors import InputError
+
+Stamp = tuple[int, int]
+
 
 class FileFacts:
     """A small memory of facts computed from files, kept as one JSON file in the cache folder.
@@ -19,11 +23,18 @@ class FileFacts:
         self._facts: dict[str, Any] = json.loads(self._path.read_text()) if self._path.is_file() else {}
 
     def get(self, path: Path, kind: str, compute: Callable[[Path], Any]) -> Any:
-        """The fact of this kind about a file; ``compute`` gives it as JSON values where it is not remembered."""
-        stat = path.stat()
-        key = f"{kind}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        """The fact of this kind about a file; ``compute`` gives it as JSON values where it is not remembered.
+
+        Raises:
+            InputError: the file changed meanwhile.
+        """
+        stamp = stamp_of(path)
+        key = f"{kind}:{path.resolve()}:{stamp[0]}:{stamp[1]}"
         if key not in self._facts:
-            self._facts[key] = compute(path)
+            fact = compute(path)
+            if stamp_of(path) != stamp:
+                raise InputError(f"{path} changed while it was being read. Start again once it is complete")
+            self._facts[key] = fact
             self._save()
         return self._facts[key]
 
@@ -39,6 +50,12 @@ class FileFacts:
         aside = self._path.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(self._facts))
         aside.replace(self._path)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Size and time of change of a file."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def file_sha256(path: Path) -> str:

@@ -18,6 +18,9 @@ from latentlake.digest import digest
 from latentlake.errors import LakeError, StudyError, nearest
 from latentlake.study import Study
 
+# choices of the corpus that decide how documents become contexts
+_PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", "deduplicate", "split")
+
 
 @dataclass(frozen=True)
 class Input:
@@ -131,7 +134,7 @@ class Flow:
     def _roots(self) -> list[Stage]:
         """What stands outside the lake: its digests enter the recipes through `Origins`."""
         corpus = self.study.corpus
-        packing = {"context_length": corpus.context_length, "split": corpus.split.model_dump()}
+        packing = corpus.model_dump(include=set(_PACKING))
         return [
             Stage("subject", "subject", (), (), ("subject",), _version("1")),
             Stage("llms", "llms", ("llm",), (), ("llms",), _version("1")),
@@ -139,7 +142,14 @@ class Flow:
                 "dictionaries", "dictionaries", ("dictionary",), (Input("subject"),), ("dictionaries",), _version("1")
             ),
             Stage("selections", "selections", ("dictionary",), (), ("selections",), _version("1")),
-            Stage("contexts", "contexts", ("shard",), (Input("subject"),), ("contexts",), _version("1", packing)),
+            Stage(
+                "contexts",
+                "contexts",
+                ("shard",),
+                (Input("subject"),),
+                ("contexts", "documents"),
+                _version("2", packing),
+            ),
         ]
 
     def _data(self) -> list[Stage]:
@@ -152,7 +162,7 @@ class Flow:
             ("dictionary", "shard"),
             (Input("subject"), Input("dictionaries"), Input("contexts")),
             ("activations",),
-            _version("1"),
+            _version("2", study.activations.model_dump()),
         )
         latents = Stage(
             "latents",
@@ -220,7 +230,10 @@ class Flow:
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
             elif mark.section == "llms":
                 llm = self.study.llms[name]
-                inlined[f"llm {name}"] = [llm.model_dump(mode="json", exclude={"model", "price"}), llm.engine_version]
+                inlined[f"llm {name}"] = [
+                    llm.model_dump(mode="json", exclude={"model", "revision", "price"}),
+                    llm.engine_version,
+                ]
         return _version(f"{stage}.{choice.version}", inlined)
 
 

@@ -13,6 +13,7 @@ from latentlake.digest import digest
 from latentlake.engines import checkpoint
 from latentlake.errors import InputError, nearest
 from latentlake.files import FileFacts
+from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.registry import CODERS
 from latentlake.study import Study
 
@@ -30,8 +31,8 @@ class ModelFacts:
 
     @property
     def revision(self) -> str:
-        """Of local files, the start of their digest."""
-        return self.digest[:12]
+        """The commit of a snapshot from the hub; of other files, the start of their digest."""
+        return self.path.name if self.path.parent.name == "snapshots" else self.digest[:12]
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ class Origins:
     @cached_property
     def subject(self) -> ModelFacts:
         """The subject's files."""
-        return self._model(self.study.subject.model)
+        return self._model(self.study.subject.model, self.study.subject.revision)
 
     def llm(self, name: str) -> ModelFacts:
         """The files of a model of the study."""
-        return self._model(self.study.llms[name].model)
+        choice = self.study.llms[name]
+        return self._model(choice.model, choice.revision)
 
     @cache  # noqa: B019 - one Origins lives as long as a run
     def dictionary(self, name: str) -> CoderFacts:
@@ -85,7 +87,10 @@ class Origins:
             return digest([facts.digest, facts.reference, self.study.llms[values["llm"]].engine])
         if kind == "dictionaries":
             choice = self.study.dictionaries[values["dictionary"]]
-            return digest([self.dictionary(values["dictionary"]).digest, choice.hookpoint, choice.format])
+            written = written_by(choice.hookpoint, choice.writes)
+            return digest(
+                [self.dictionary(values["dictionary"]).digest, neutral(choice.hookpoint), written, choice.format]
+            )
         if kind == "selections":
             latents = self.study.dictionaries[values["dictionary"]].latents
             return digest(list(latents) if isinstance(latents, tuple) else latents)
@@ -100,20 +105,48 @@ class Origins:
             InputError: a hookpoint is not in the model, a coder is not as wide as its output, or a latent is asked for
             that the coder does not have.
         """
-        hookpoints = self._hookpoints
+        self._verify_tokenizer()
         for name, choice in self.study.dictionaries.items():
-            if choice.hookpoint not in hookpoints:
-                raise InputError(
-                    f"dictionaries.{name}: the model {self.study.subject.model} has no hookpoint "
-                    f"{choice.hookpoint!r}{nearest(choice.hookpoint, hookpoints)}"
-                )
-            found, wanted = self.dictionary(name).d_in, hookpoints[choice.hookpoint]
-            if found != wanted:
+            found, wanted = self.dictionary(name).d_in, self._verify_hookpoint(name, choice.hookpoint)
+            self._verify_hookpoint(name, written_by(choice.hookpoint, choice.writes))
+            if wanted is not None and found != wanted:
                 raise InputError(
                     f"dictionaries.{name}: the coder {choice.coder} reads {found} numbers a token, but "
-                    f"{choice.hookpoint} of {self.study.subject.model} puts out {wanted}; name the coder made for it"
+                    f"{choice.hookpoint} of {self.study.subject.model} gives {wanted}; name the coder made for it"
                 )
             self._verify_latents(name)
+
+    def _verify_hookpoint(self, name: str, hookpoint: str) -> int | None:
+        """Width of a hookpoint, which must be there; None where only a pass with numbers would say."""
+        known = neutral(hookpoint)
+        if known in self._hookpoints:
+            return self._hookpoints[known]
+        is_own = site_of(hookpoint) is None and "." in hookpoint
+        width, remedy = self._width_of_module(hookpoint) if is_own else (None, nearest(known, self._hookpoints))
+        if remedy is not None:
+            raise InputError(
+                f"dictionaries.{name}: the model {self.study.subject.model} has no hookpoint {hookpoint!r}{remedy}"
+            )
+        return width
+
+    def _width_of_module(self, name: str) -> tuple[int | None, str | None]:
+        """Width of a module by its own name, or else the nearest names; loads torch, but no weights."""
+        from latentlake.engines.modules import place_of
+        from latentlake.engines.skeleton import config_of, skeleton, width_of
+
+        decoder = skeleton(config_of(self.subject.path))
+        modules = [each for each, _ in decoder.named_modules()]
+        if name.removesuffix(".input").removesuffix(".output").removeprefix("model.") not in modules:
+            return None, nearest(name, [*self._hookpoints, *modules])
+        return width_of(decoder, place_of(decoder, name)), None
+
+    def _verify_tokenizer(self) -> None:
+        sizes = checkpoint.vocabulary(self.subject.path)
+        if sizes is not None and sizes.tokenizer > sizes.model:
+            raise InputError(
+                f"subject: the tokenizer beside {self.study.subject.model} makes token ids up to {sizes.tokenizer - 1:,}, but "
+                f"the model knows {sizes.model:,}; put the model's own tokenizer there"
+            )
 
     def _verify_latents(self, name: str) -> None:
         wanted, width = self.study.dictionaries[name].latents, self.dictionary(name).width
@@ -127,8 +160,8 @@ class Origins:
     def _hookpoints(self) -> dict[str, int]:
         return checkpoint.hookpoints(self.subject.path)
 
-    def _model(self, reference: str) -> ModelFacts:
-        path = checkpoint.locate(reference, self.study.home)
+    def _model(self, reference: str, revision: str | None) -> ModelFacts:
+        path = checkpoint.locate(reference, self.study.home, revision)
         root = path if path.is_dir() else path.parent
         return ModelFacts(reference, path, self._digest(root, checkpoint.files(path)))
 

@@ -11,7 +11,17 @@ from typing import NamedTuple
 
 import polars as pl
 
-from latentlake.catalog import PUBLISHED, Catalog, Consumed, Key, Publication, Publications, publications_of
+from latentlake.catalog import (
+    BUILDING,
+    DROPPED,
+    PUBLISHED,
+    Catalog,
+    Consumed,
+    Key,
+    Publication,
+    Publications,
+    publications_of,
+)
 from latentlake.digest import digest, text_digest
 from latentlake.errors import LakeError
 from latentlake.flow import Flow, Input, Stage
@@ -64,6 +74,7 @@ class Plan:
         self._latest = catalog.latest(lists=["table_versions"]).collect()
         self._damaged = catalog.damaged(self._latest)
         self.shards = catalog.order(list(origins.shards))
+        self._dropped = set(self._latest.filter(state=DROPPED).select("asset", "partition").iter_rows())
         self._published, self._offers = self._read()
 
     @cached_property
@@ -76,7 +87,8 @@ class Plan:
         up to date: of those without failures to retry. Column by column, for speed."""
         published: Versions = {name: {} for name in self._flow.stages}
         offers: Versions = {name: {} for name in self._flow.stages}
-        rows = self._latest.filter(pl.col("asset").is_in(list(published)), state=PUBLISHED)
+        is_known = pl.col("state").is_in([PUBLISHED, DROPPED])
+        rows = self._latest.filter(pl.col("asset").is_in(list(published)) & is_known)
         for (asset,), own in rows.partition_by("asset", as_dict=True).items():
             published[asset] = dict(zip(own["partition"].to_list(), own["data_version"].to_list(), strict=True))
             whole = own.filter(retryable_failures=0) if self._retries else own
@@ -109,16 +121,48 @@ class Plan:
         )
 
     def is_fresh(self, stage: Stage, key: str, recipe: Recipe) -> bool:
-        """Whether a partition needs no computing, ``recipe`` being the one that holds now."""
-        return self._offers[stage.name].get(key) == recipe.digest
+        """Whether a partition needs no computing when it is asked for, ``recipe`` being the one that holds now."""
+        return self._offers[stage.name].get(key) == recipe.digest and (stage.name, key) not in self._dropped
 
     def of(self, stage: Stage) -> list[Planned]:
         """All partitions of a stage, its inputs being taken as they are published, up to date or not."""
-        return list(self._walk(stage, self._published))
+        return self._with_dropped(list(self._walk(stage, self._published)))
 
     @cached_property
     def all(self) -> list[Planned]:
         """All partitions of the flow; the ones below a partition to compute are waiting for what comes out of it."""
+        return self._with_dropped(self._by_recipes)
+
+    def dropped_inputs(self, stage: Stage, key: str) -> list[Key]:
+        """Partitions that one reads whose rows were dropped."""
+        if not self._dropped:
+            return []
+        read = [
+            (each.stage, above) for each in stage.inputs for above in self._flow.upstream(stage, key, each, self.shards)
+        ]
+        return [each for each in read if each in self._dropped]
+
+    def _with_dropped(self, planned: list[Planned]) -> list[Planned]:
+        """Dropped rows that something needs are to be derived again, and it waits for them; others make nothing stale."""
+        return [self._heeding_dropped(each) for each in planned] if self._dropped else planned
+
+    def _heeding_dropped(self, planned: Planned) -> Planned:
+        if planned.state is State.FRESH and planned.key in self._needed:
+            return planned._replace(state=State.STALE)
+        dropped = self.dropped_inputs(planned.stage, planned.partition) if planned.state is State.STALE else []
+        return planned._replace(state=State.WAITING, above=name_of(*dropped[0])) if dropped else planned
+
+    @cached_property
+    def _needed(self) -> set[Key]:
+        """Dropped partitions that are read by one that is not up to date."""
+        if not self._dropped:
+            return set()
+        wanted = [each for each in self._by_recipes if each.state is not State.FRESH]
+        return {key for each in wanted for key in self.dropped_inputs(each.stage, each.partition)}
+
+    @cached_property
+    def _by_recipes(self) -> list[Planned]:
+        """All partitions of the flow, by their recipes alone."""
         fresh: Versions = {}
         planned: list[Planned] = []
         for stage in self._flow.stages.values():
@@ -136,7 +180,7 @@ class Plan:
     def orphans(self) -> list[Key]:
         """Published partitions that the present study does not have."""
         present = {each.key for each in self.all}
-        rows = self._latest.filter(state=PUBLISHED).select("asset", "partition")
+        rows = self._latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED])).select("asset", "partition")
         return [each for each in rows.iter_rows() if each not in present]
 
     def reasons(self, planned: Sequence[Planned]) -> dict[Key, str]:
@@ -147,6 +191,8 @@ class Plan:
         for each in stale:
             recipe, published = self.recipe(each.stage, each.partition), self.publications.get(each.key)
             reasons[each.key] = why(recipe, published, before.get(each.key, ()))
+            if each.key in self._needed and published is not None and published.recipe == recipe.digest:
+                reasons[each.key] = "its rows were dropped, and are needed again"
             if published is not None and published.recipe == recipe.digest and each.key in self._damaged:
                 reasons[each.key] = f"its rows in the table {self._damaged[each.key]} are not those that were published"
         return reasons
@@ -269,7 +315,7 @@ def why(recipe: Recipe, published: Publication | None, before: Sequence[Consumed
     """Why a partition is to be computed. ``before``: what it was made from."""
     if published is None:
         return "not computed yet"
-    if not published.is_published:
+    if published.state == BUILDING:
         return f"was begun by run {published.run} and not finished"
     if published.code_version != recipe.code_version:
         return f"code version {published.code_version} → {recipe.code_version}"

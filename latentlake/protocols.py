@@ -110,20 +110,33 @@ class Embedder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids of a text, and the characters of it at which the text of each token ends; None where there is no text."""
+
+    tokens: list[int]
+    ends: list[int] | None
+
+
 class Subject(Protocol):
     """The language model that is interpreted, with its tokenizer."""
 
     @property
     def bos(self) -> int:
-        """Token that opens every context."""
+        """Token that opens a text."""
         ...
 
     @property
     def separator(self) -> int:
-        """Token between documents."""
+        """Token that ends a text."""
         ...
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens that the model knows; None where it does not say."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Token ids of each text, with nothing added."""
         ...
 
@@ -131,10 +144,14 @@ class Subject(Protocol):
         """Text of each list of token ids, special tokens left out."""
         ...
 
+    def module_of(self, hookpoint: str) -> str:
+        """The model's own name of a hookpoint."""
+        ...
+
     def activations(
         self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]
     ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """What the hookpoints put out, the model being stopped after the deepest of them.
+        """What the hookpoints give, the model being stopped after the deepest of them.
 
         Yields batches: the indices of the batch's contexts, and for each hookpoint a float tensor
         [tokens of these contexts end to end, width] without padding.

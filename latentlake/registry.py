@@ -47,3 +47,4 @@ class Registry:
 EXPLAINERS = Registry("explainer", "latentlake.explainers")
 SCORERS = Registry("scorer", "latentlake.scorers")
 CODERS = Registry("coder format", "latentlake.coders")
+FORMATS = Registry("file format", "latentlake.corpora")

@@ -16,7 +16,7 @@ from latentlake.errors import LakeError
 STRING, INT, LONG, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
 TOKENS = pa.list_(INT)
-DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("start", INT)]))
+DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("number", INT), ("start", INT), ("end_offset", INT)]))
 TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LONG), ("mass", DOUBLE)]))
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
@@ -162,15 +162,17 @@ _DECLARED = (
         "Sparse coders and the hookpoints they read.",
         (
             _DICTIONARY,
-            Column("hookpoint", STRING, "module whose output the coder reads"),
+            Column("hookpoint", STRING, "what the coder reads, by its neutral name"),
+            Column("module", STRING, "the same by the model's own name: module, and whether its input or output"),
+            Column("writes", STRING, "the hookpoint that the decoder speaks of"),
             Column("format", STRING, "format of the checkpoint"),
             Column("width", INT, "number of latents"),
-            Column("d_in", INT, "width of the hookpoint's output"),
+            Column("d_in", INT, "width of what the hookpoint gives"),
             Column("k", INT, "latents that may be active on a token", True),
             Column("digest", STRING, "digest of the checkpoint's files"),
         ),
         keys=("dictionary",),
-        identity=("hookpoint", "format", "width", "d_in", "k", "digest"),
+        identity=("hookpoint", "writes", "format", "width", "d_in", "k", "digest"),
         partition_by=("dictionary",),
     ),
     Table(
@@ -192,13 +194,39 @@ _DECLARED = (
         (
             _SHARD,
             _CONTEXT,
-            Column("tokens", TOKENS, "token ids, the first is BOS; the last context of a shard may be shorter"),
+            Column("tokens", TOKENS, "token ids; the last context of a shard, or of a document, may be shorter"),
             Column("excluded", TOKENS, "positions that carry no activation: BOS and separators"),
-            Column("documents", DOCUMENTS, "documents in the context, with the position at which each starts"),
+            Column(
+                "offsets",
+                TOKENS,
+                "character of its document at which the text of each token begins, -1 for BOS and separators; null where the "
+                "corpus gives tokens",
+                True,
+            ),
+            Column(
+                "documents",
+                DOCUMENTS,
+                "documents in the context: name, number in `documents`, position at which each starts, and the character at "
+                "which what the context holds of it ends",
+            ),
             Column("split", STRING, "`explain`, `select` or `score`, by a hash of the tokens"),
         ),
         keys=("shard", "context"),
         identity=("context", "tokens", "excluded", "split"),
+        partition_by=("shard",),
+    ),
+    Table(
+        "documents",
+        "The documents that the contexts were made of.",
+        (
+            _SHARD,
+            Column("number", INT, "number of the document in its shard, from 0"),
+            Column("document", STRING, "its name: a field of the record, or file and place"),
+            Column("text", STRING, "its text, null where the corpus gives tokens", True),
+            Column("n_tokens", INT, "tokens of the document"),
+        ),
+        keys=("shard", "number"),
+        identity=(),  # what follows from them is in the contexts
         partition_by=("shard",),
     ),
     Table(
@@ -209,7 +237,11 @@ _DECLARED = (
             _SHARD,
             _LATENT,
             Column("position", INT, "index of the token among all tokens of the shard, BOS included"),
-            Column("activation", FLOAT, "activation, rounded to 11 significant bits"),
+            Column(
+                "activation",
+                FLOAT,
+                "activation, rounded to 11 significant bits, or 8 (`activations.precision` of the study)",
+            ),
         ),
         keys=("latent", "position"),
         partition_by=("dictionary", "shard"),
@@ -388,7 +420,11 @@ _DECLARED = (
             Column("partition", STRING, "key of the partition, empty for an asset without partitions"),
             Column("where", WHERE, "values of the partition columns under which the tables hold its rows"),
             Column("attempt", LONG, "number of the attempt at this partition, from 1"),
-            Column("state", STRING, "`building`, `published` or `pruned`"),
+            Column(
+                "state",
+                STRING,
+                "`building`, `published`, `dropped` (its rows were deleted to save room, and can be derived again) or `pruned`",
+            ),
             Column("recipe", STRING, "digest of the code version and of the inputs' data versions"),
             Column(
                 "code_version", STRING, "version of the stage's code and of the choices that hold for all partitions"

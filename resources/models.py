@@ -1,6 +1,7 @@
 """Models as a resource: loaded when first asked for, and let go of together at the end of an asset."""
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from latentlake.study import Study
 
 
 class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """``device``: where models run, as torch names it. ``batch_tokens``: tokens of a batch. ``cache``: a folder for
+    """``device``: where models run, as torch names it; ``auto`` spreads the subject over all GPUs, and puts other models on the
+    first. ``batch_tokens``: tokens of a batch. ``cache``: a folder for
     converted models and remembered digests, which can be deleted.
     """
 
@@ -31,9 +33,12 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def models_from_environment() -> ModelsResource:
-    """Models on the device that ``LATENTLAKE_DEVICE`` names; the CPU where it is not set."""
+    """Models on the device that ``LATENTLAKE_DEVICE`` names (the CPU where it is not set), in batches of
+    ``LATENTLAKE_BATCH_TOKENS`` tokens (4,096, which suits a CPU; a large GPU is kept busy by 65,536).
+    """
     return ModelsResource(
         device=os.environ.get("LATENTLAKE_DEVICE", "cpu"),
+        batch_tokens=int(os.environ.get("LATENTLAKE_BATCH_TOKENS", "4096")),
         cache=os.environ.get("LATENTLAKE_CACHE", ".cache"),
     )
 
@@ -63,7 +68,7 @@ class LazyHandles:
         """The sparse coder of a dictionary."""
         cls = CODERS[self._study.dictionaries[dictionary].format]
         path = self._origins.dictionary(dictionary).path
-        coder: Coder = self._keep(f"coder {dictionary}", lambda: cls(path, self._device))
+        coder: Coder = self._keep(f"coder {dictionary}", lambda: cls(path, self._one_device))
         return coder
 
     def llm(self, name: str) -> LLM:
@@ -73,7 +78,7 @@ class LazyHandles:
         choice = self._study.llms[name]
         path = self._converted(self._origins.llm(name))
         llm: LLM = self._keep(
-            f"llm {name}", lambda: TransformersLLM(path, choice.dtype, self._device, self._batch_tokens)
+            f"llm {name}", lambda: TransformersLLM(path, choice.dtype, self._one_device, self._batch_tokens)
         )
         return llm
 
@@ -82,17 +87,28 @@ class LazyHandles:
         from latentlake.engines.sentence_transformers import SentenceTransformersEmbedder
 
         path = self._origins.llm(name).path
-        embedder: Embedder = self._keep(f"embedder {name}", lambda: SentenceTransformersEmbedder(path, self._device))
+        embedder: Embedder = self._keep(
+            f"embedder {name}", lambda: SentenceTransformersEmbedder(path, self._one_device)
+        )
         return embedder
 
     def free(self) -> None:
         """Let go of every model, and of the memory of the device."""
-        if self._open and self._device.startswith("cuda"):
+        if self._open and self._device != "cpu":
             import torch
 
             self._open.clear()
             torch.cuda.empty_cache()
         self._open.clear()
+
+    @cached_property
+    def _one_device(self) -> str:
+        """Where what is not spread over devices runs."""
+        if self._device != "auto":
+            return self._device
+        import torch
+
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
 
     def _converted(self, facts: ModelFacts) -> Path:
         from latentlake.engines.checkpoint import converted

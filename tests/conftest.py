@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.workbench import EVERYTHING, Workbench, open_instance
 
@@ -21,10 +22,14 @@ def workbench(tmp_path: Path) -> Iterator[Workbench]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the small study was run once; to be copied, not changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    for workbench in _open(folder):
-        assert workbench.run() == EVERYTHING
+    """A folder in which the small study was run once, by the first process that asks; to be copied, not changed."""
+    base = tmp_path_factory.getbasetemp()  # of one of several processes a folder in the one that they share
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            for workbench in _open(folder.with_name("under_way")):
+                assert workbench.run() == EVERYTHING
+            folder.with_name("under_way").rename(folder)
     return folder
 
 

@@ -15,11 +15,12 @@ from safetensors.numpy import load_file
 from latentlake.coders.sparsify import SparsifyCoder
 from latentlake.errors import InputError
 from latentlake.fakes import FakeSubject, write_coder
-from latentlake.stages.activations import encode, round_mantissa, rows_of
+from latentlake.stages.activations import DROPPED_BITS, encode, round_mantissa, rows_of
 from latentlake.tables import TABLES
 
 D, WIDTH, K = 16, 48, 5
 HOOKPOINTS = {"one": "layers.1", "two": "layers.2"}
+HALF = DROPPED_BITS["half"]
 WHERE: dict[str, str | int] = {"dictionary": "one", "shard": "s"}
 
 
@@ -80,7 +81,7 @@ class InOrder(FakeSubject):
 def test_firings_are_those_of_the_dense_formula(
     tmp_path: Path, coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]
 ) -> None:
-    packed = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS)
+    packed = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS, HALF)
     for name, hookpoint in HOOKPOINTS.items():
         states = [state[hookpoint].numpy() for _, state in FakeSubject(D).activations(contexts, [hookpoint])]
         wanted = dense(tmp_path / name, np.concatenate(states))
@@ -99,7 +100,7 @@ def test_firings_are_those_of_the_dense_formula(
 def test_firings_are_sorted_and_each_there_once(
     coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]
 ) -> None:
-    for keys in encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS).values():
+    for keys in encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS, HALF).values():
         places = [each[:2] for each in firings(keys)]
         assert places == sorted(set(places))
 
@@ -107,8 +108,8 @@ def test_firings_are_sorted_and_each_there_once(
 def test_a_dictionary_does_not_depend_on_the_others(
     coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]
 ) -> None:
-    together = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS)
-    alone = encode(FakeSubject(D), contexts, excluded, {"two": coders["two"]}, {"two": HOOKPOINTS["two"]})
+    together = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS, HALF)
+    alone = encode(FakeSubject(D), contexts, excluded, {"two": coders["two"]}, {"two": HOOKPOINTS["two"]}, HALF)
     assert together["two"].tolist() == alone["two"].tolist()
     assert together["one"].tolist() != alone["two"].tolist()
 
@@ -119,9 +120,9 @@ def test_the_order_of_batches_does_not_matter(
 ) -> None:
     order = random.Random(seed).sample(range(len(contexts)), len(contexts))
     batches = [order[:1], order[1:5], order[5:8], order[8:]]
-    wanted = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS)
+    wanted = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS, HALF)
     shares: list[float] = []
-    found = encode(InOrder(batches), contexts, excluded, coders, HOOKPOINTS, shares.append)
+    found = encode(InOrder(batches), contexts, excluded, coders, HOOKPOINTS, HALF, shares.append)
     for name in HOOKPOINTS:
         # Other batches may round sums otherwise: which latents fire where is the same, and how strongly nearly.
         for one, other in zip(firings(found[name]), firings(wanted[name]), strict=True):
@@ -134,7 +135,7 @@ def test_the_order_of_batches_does_not_matter(
 def test_rows_conform_to_the_table(
     coders: dict[str, Any], contexts: list[list[int]], excluded: list[list[int]]
 ) -> None:
-    keys = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS)["one"]
+    keys = encode(FakeSubject(D), contexts, excluded, coders, HOOKPOINTS, HALF)["one"]
     rows = TABLES["activations"].conform(rows_of(keys, WHERE))
     assert rows.num_rows == len(keys)
     assert set(rows["dictionary"].to_pylist()) == {"one"}
@@ -152,21 +153,21 @@ class Largest:
 
 
 def test_the_largest_latent_and_activation_fit() -> None:
-    keys = encode(FakeSubject(D), [[1, 5]], [[0]], {"one": Largest()}, {"one": "h"})["one"]
+    keys = encode(FakeSubject(D), [[1, 5]], [[0]], {"one": Largest()}, {"one": "h"}, HALF)["one"]
     assert firings(keys) == [(Largest.width - 1, 1, pytest.approx(3.0e38, rel=2**-11))]
 
 
 def test_a_shard_of_too_many_tokens_is_refused() -> None:
     context = cast(Any, range((1 << 23) + 1))
     with pytest.raises(InputError, match="documents_per_shard"):
-        encode(FakeSubject(D), [context], [[0]], {"one": Largest()}, {"one": "h"})
+        encode(FakeSubject(D), [context], [[0]], {"one": Largest()}, {"one": "h"}, HALF)
 
 
 def test_a_dictionary_of_too_many_latents_is_refused() -> None:
     coder = Largest()
     coder.width += 1
     with pytest.raises(InputError, match="dictionary one has"):
-        encode(FakeSubject(D), [[1, 5]], [[0]], {"one": coder}, {"one": "h"})
+        encode(FakeSubject(D), [[1, 5]], [[0]], {"one": coder}, {"one": "h"}, HALF)
 
 
 NORMAL = st.floats(min_value=2.0**-126, max_value=2.0**127, width=32)
@@ -176,17 +177,25 @@ NORMAL = st.floats(min_value=2.0**-126, max_value=2.0**127, width=32)
 @given(st.lists(NORMAL, min_size=1, max_size=20))
 def test_rounding_keeps_eleven_significant_bits(values: list[float]) -> None:
     exact = np.array(values, dtype=np.float32)
-    rounded = round_mantissa(exact)
+    rounded = round_mantissa(exact, HALF)
     assert (np.abs(rounded.astype(np.float64) - exact) <= exact.astype(np.float64) * 2.0**-11).all()
-    assert round_mantissa(rounded).tolist() == rounded.tolist()
+    assert round_mantissa(rounded, HALF).tolist() == rounded.tolist()
     fractions, _ = np.frexp(rounded.astype(np.float64))
     assert (fractions * 2**11 == np.round(fractions * 2**11)).all()
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(NORMAL, min_size=2, max_size=20))
-def test_rounding_keeps_the_order(values: list[float]) -> None:
-    rounded = round_mantissa(np.sort(np.array(values, dtype=np.float32)))
+@given(st.lists(NORMAL, min_size=1, max_size=20))
+def test_bfloat16_is_torchs(values: list[float]) -> None:
+    exact = np.array(values, dtype=np.float32)
+    wanted = torch.from_numpy(exact).bfloat16().float().numpy()
+    assert round_mantissa(exact, DROPPED_BITS["bfloat16"]).tolist() == wanted.tolist()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NORMAL, min_size=2, max_size=20), st.sampled_from(sorted(DROPPED_BITS.values())))
+def test_rounding_keeps_the_order(values: list[float], dropped: int) -> None:
+    rounded = round_mantissa(np.sort(np.array(values, dtype=np.float32)), dropped)
     assert (np.diff(rounded.astype(np.float64)) >= 0).all()
 
 
@@ -195,4 +204,4 @@ def test_rounding_keeps_the_order(values: list[float]) -> None:
     [(0.0, 0.0), (1.0, 1.0), (1 + 2**-11, 1.0), (1 + 3 * 2**-11, 1 + 2**-9), (1 + 2**-11 + 2**-20, 1 + 2**-10)],
 )
 def test_ties_are_rounded_to_even(value: float, rounded: float) -> None:
-    assert round_mantissa(np.array([value], dtype=np.float32))[0] == rounded
+    assert round_mantissa(np.array([value], dtype=np.float32), HALF)[0] == rounded

@@ -74,10 +74,10 @@ BAD: list[tuple[Callable[[Workbench], None], str]] = [
     (empty_corpus_file, r"c.jsonl holds no documents"),
     (corpus_is_not_json, r"c.jsonl, line 2: not JSON"),
     (document_without_text, r"c.jsonl, line 2: no text in the field 'text'"),
-    (coder_of_another_width, r"reads 32 numbers a token, but layers.1 of model puts out 16"),
+    (coder_of_another_width, r"reads 32 numbers a token, but layers.1 of model gives 16"),
     (truncated_coder, r"sae.safetensors"),
     (unknown_hookpoint, r"no hookpoint 'layer.1' \(did you mean 'layers.1'"),
-    (subject_of_another_width, r"puts out 99"),
+    (subject_of_another_width, r"gives 99"),
     (latent_beyond_the_coder, r"there is no latent 64; the coder has 64"),
     (prompt_without_a_place, r"its prefix must have \$explanation and has explantion"),
     (more_blocks_than_latents, r"65 is more than the 64 latents"),
@@ -129,6 +129,6 @@ def test_an_edit_during_a_run_stops_it(workbench: Workbench) -> None:
 def test_a_subject_that_no_longer_fits_is_refused(materialized: Workbench) -> None:
     before = materialized.data_versions()
     subject_of_another_width(materialized)
-    with pytest.raises(InputError, match="puts out 99"):
+    with pytest.raises(InputError, match="gives 99"):
         materialized.run()
     assert materialized.data_versions() == before

@@ -91,7 +91,11 @@ def test_partitions_and_assets_are_apart(catalog: Catalog) -> None:
 
 
 def shards(*keys: str) -> dict[str, Shard]:
-    return {key: Shard(key, "docs", Path("/x") / f"{key}.jsonl", 0, 1, "digest", Source(path="*")) for key in keys}
+    source = Source(path="*")
+    return {
+        key: Shard(key, "docs", f"{key}.jsonl", Path("/x") / f"{key}.jsonl", None, 0, 1, "digest", source)
+        for key in keys
+    }
 
 
 def test_shards_keep_the_order_in_which_they_were_registered(catalog: Catalog) -> None:

@@ -201,10 +201,11 @@ def test_bounds_change_no_recipe(materialized: Workbench) -> None:
 
 def repeat_a_context_in_another_split(work: Work) -> dict[str, Any]:
     """Contexts as they should be, and the first once more where an explainer does not see it."""
-    table = pl.DataFrame(contexts_compute(work)["contexts"])
+    made = contexts_compute(work)
+    table = pl.DataFrame(made["contexts"])
     others = {"explain": "score", "select": "score", "score": "explain"}
     first = table.head(1).with_columns(context=pl.lit(table.height, pl.Int32), split=pl.col("split").replace(others))
-    return {"contexts": pl.concat([table, first])}
+    return {**made, "contexts": pl.concat([table, first])}
 
 
 def drop_a_latent(work: Work) -> dict[str, Any]:

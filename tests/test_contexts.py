@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlake.corpus import Document
-from latentlake.stages.contexts import Context, assign_splits, pack
+from latentlake.errors import InputError
+from latentlake.protocols import Tokenized
+from latentlake.stages.contexts import Context, Packing, assign_splits, pack, without_repeats
 from latentlake.study import Split
 
 BOS, SEPARATOR = 1, 2
@@ -19,9 +21,11 @@ TOKENS = st.lists(st.lists(st.integers(0, 5), max_size=20), max_size=8)
 LENGTH = st.integers(8, 12)
 
 
-def packed(tokens: list[list[int]], length: int) -> list[Context]:
-    documents = [Document(f"document {n}", "text") for n in range(len(tokens))]
-    return pack(documents, tokens, length, BOS, SEPARATOR)
+def packed(tokens: list[list[int]], length: int, **choices: Any) -> list[Context]:
+    """Documents whose text has two characters a token."""
+    documents = [Document(f"document {n}", "ab" * len(each)) for n, each in enumerate(tokens)]
+    tokenized = [Tokenized(each, list(range(2, 2 * len(each) + 1, 2))) for each in tokens]
+    return pack(documents, tokenized, Packing(length, **{"bos": BOS, "separator": SEPARATOR, **choices}))
 
 
 @settings(deadline=None, max_examples=100)
@@ -53,14 +57,75 @@ def test_documents_are_listed_where_they_start(tokens: list[list[int]], length: 
         starts: dict[int, int] = {}
         for place, owner in enumerate(here, start=1):
             starts.setdefault(owner, place)
-        wanted: list[dict[str, Any]] = [{"document": f"document {owner}", "start": at} for owner, at in starts.items()]
-        assert context.documents == wanted
+        wanted = [(f"document {owner}", owner, at) for owner, at in starts.items()]
+        assert [(each["document"], each["number"], each["start"]) for each in context.documents] == wanted
 
 
 def test_a_document_that_fills_a_context_exactly_leaves_its_separator_to_the_next() -> None:
     first, second = packed([[5] * 7], 8)
     assert (first.tokens, first.excluded) == ([BOS, *[5] * 7], [0])
     assert (second.tokens, second.excluded) == ([BOS, SEPARATOR], [0, 1])
+
+
+def in_documents(contexts: list[Context], texts: list[str]) -> list[str]:
+    """The text of each document, put together from what the contexts say of it."""
+    found = [""] * len(texts)
+    for context in contexts:
+        assert context.offsets is not None
+        for here, after in zip(context.documents, [*context.documents[1:], None], strict=True):
+            last = after["start"] if after else len(context.tokens)
+            own = [offset for offset in context.offsets[here["start"] : last] if offset >= 0]
+            ends = [*own[1:], here["end_offset"]][: len(own)]
+            assert all(0 <= begin <= end for begin, end in zip(own, ends, strict=True))
+            found[here["number"]] += "".join(
+                texts[here["number"]][begin:end] for begin, end in zip(own, ends, strict=True)
+            )
+    return found
+
+
+@settings(deadline=None, max_examples=100)
+@given(TOKENS, LENGTH, st.sampled_from(["packed", "documents"]), st.sampled_from([BOS, None]))
+def test_the_text_of_every_token_is_found_in_its_document(
+    tokens: list[list[int]], length: int, contexts: str, bos: int | None
+) -> None:
+    texts = ["ab" * len(each) for each in tokens]
+    separator = SEPARATOR if contexts == "packed" else None
+    found = packed(tokens, length, contexts=contexts, bos=bos, separator=separator)
+    assert in_documents(found, texts) == texts
+    opening = [0] if bos is not None else []
+    assert all(each.excluded[: len(opening)] == opening for each in found)
+
+
+@settings(deadline=None, max_examples=100)
+@given(TOKENS, LENGTH)
+def test_one_document_a_context(tokens: list[list[int]], length: int) -> None:
+    choices = {"contexts": "documents", "separator": None}
+    contexts = packed(tokens, length, **choices)
+    assert all(len(each.documents) == 1 and each.excluded == [0] and len(each.tokens) <= length for each in contexts)
+    joined: list[list[int]] = [[] for _ in tokens]
+    for each in contexts:
+        joined[each.documents[0]["number"]] += each.tokens[1:]
+    assert joined == tokens
+    first = [each for each in contexts if each.offsets and each.offsets[1] == 0]
+    assert packed(tokens, length, long_documents="truncate", **choices) == first
+
+
+def test_a_document_longer_than_a_context_is_refused_where_the_study_says_so() -> None:
+    choices = {"contexts": "documents", "separator": None, "long_documents": "refuse"}
+    assert len(packed([[5] * 7], 8, **choices)) == 1
+    with pytest.raises(InputError, match=r"document 'document 1' has 8 tokens, and a context holds 7"):
+        packed([[5], [5] * 8], 8, **choices)
+
+
+def test_documents_without_text_have_no_offsets() -> None:
+    pair = pack([Document("d", None, (5, 6))], [Tokenized([5, 6], None)], Packing(8, BOS, SEPARATOR))
+    assert [(each.tokens, each.offsets) for each in pair] == [([BOS, 5, 6, SEPARATOR], None)]
+    assert pair[0].documents == [{"document": "d", "number": 0, "start": 1, "end_offset": None}]
+
+
+def test_repeats_are_left_out_but_for_the_first() -> None:
+    documents = [Document("a", "x"), Document("b", "y"), Document("c", "x"), Document("d", None, (1,))]
+    assert [each.name for each in without_repeats([*documents, Document("e", None, (1,))], "s")] == ["a", "b", "d"]
 
 
 def test_no_documents_make_no_contexts() -> None:

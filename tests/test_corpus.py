@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from latentlake.corpus import list_shards, read_documents
+from latentlake.corpus import Document, list_shards, read_documents
 from latentlake.errors import InputError
-from latentlake.files import FileFacts
+from latentlake.files import FileFacts, file_sha256
 from latentlake.study import Corpus
 
 
@@ -245,3 +248,147 @@ def test_a_failed_fact_is_not_remembered(tmp_path: Path) -> None:
             list_shards(corpus(), tmp_path, facts)
     write(path, records(0, 1))
     assert len(list_shards(corpus(), tmp_path, facts)) == 1
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], group: int = 3) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=group)
+    return path
+
+
+def all_documents(home: Path, choices: Corpus) -> list[Document]:
+    shards = list_shards(choices, home, FileFacts(home / "cache"))
+    return [document for shard in shards for document in read_documents(shard)]
+
+
+def test_every_kind_of_file_gives_the_same_documents(tmp_path: Path) -> None:
+    rows = records(0, 9)
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "b.jsonl.gz", rows)
+    with pa.output_stream(str(tmp_path / "c.jsonl.zst"), compression="zstd") as packed:
+        packed.write((tmp_path / "a.jsonl").read_bytes())
+    write_parquet(tmp_path / "d.parquet", rows)
+    (tmp_path / "e.txt").write_text("\n---\n".join(row["text"] for row in rows) + "\n---\n")
+    for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.parquet", "e.txt"):
+        more = {"delimiter": "\n---\n"} if name == "e.txt" else {"id": "title"}
+        for size in (2, 4, 9):
+            found = all_documents(tmp_path, corpus(size, docs={"path": name, **more}))
+            assert [each.text for each in found] == [row["text"] for row in rows], (name, size)
+            if name != "e.txt":
+                assert [each.name for each in found] == [row["title"] for row in rows]
+
+
+def test_a_file_of_text_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.")
+    assert all_documents(tmp_path, corpus(docs={"path": "*.txt"})) == [Document("a.txt:0", "One.\n\nTwo.")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_documents_may_be_token_ids(tmp_path: Path, name: str) -> None:
+    rows = [{"input_ids": [5, 6]}, {"input_ids": [7]}]
+    (write if name.endswith("l") else write_parquet)(tmp_path / name, rows)
+    found = all_documents(tmp_path, corpus(docs={"path": "a.*", "tokens": "input_ids"}))
+    assert [(each.text, each.tokens) for each in found] == [(None, (5, 6)), (None, (7,))]
+
+
+@pytest.mark.parametrize("tokens", [["a"], [1.5], [-1], 3, [True]])
+def test_what_is_no_list_of_token_ids_is_refused(tmp_path: Path, tokens: Any) -> None:
+    write(tmp_path / "a.jsonl", [{"input_ids": tokens}])
+    message = refusal(tmp_path, corpus(docs={"path": "a.jsonl", "tokens": "input_ids"}))
+    assert "line 1: 'input_ids' must be a list of token ids" in message
+
+
+def test_empty_documents_are_refused_or_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*records(0, 2), {"text": " "}, {"text": None}, *records(2, 3)])
+    assert "line 3: no text in the field 'text'" in refusal(tmp_path)
+    found = all_documents(tmp_path, corpus(2, docs={"path": "a.jsonl", "empty": "skip"}))
+    assert [each.text for each in found] == ["text 0", "text 1", "text 2"]
+    write(tmp_path / "a.jsonl", [*records(0, 2), {"txt": "misspelt"}])
+    assert "line 3: no text in the field 'text'" in refusal(tmp_path, corpus(docs={"path": "a.jsonl", "empty": "skip"}))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_broken_utf8_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"text": "fine"}\n{"text": "\xff"}\n')
+    message = refusal(tmp_path, corpus(docs={"path": "a.*"}))
+    assert message.startswith(f"{tmp_path / name}{', line 2' if name == 'a.jsonl' else ''}: not UTF-8")
+
+
+def test_a_parquet_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"texts": "a"}])
+    assert "no column 'text' (did you mean 'texts'?)" in refusal(tmp_path, corpus(docs={"path": "a.parquet"}))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 100])
+def test_a_parquet_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
+    path = write_parquet(tmp_path / "a.parquet", records(0, 50))
+    path.write_bytes(path.read_bytes()[:cut])
+    assert str(path) in refusal(tmp_path, corpus(docs={"path": "a.parquet"}))
+
+
+def test_a_suffix_that_no_format_has_is_refused_unless_the_format_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.data", records(0, 2))
+    message = refusal(tmp_path, corpus(docs={"path": "a.data"}))
+    assert ".jsonl" in message
+    assert ".parquet" in message
+    assert len(all_documents(tmp_path, corpus(docs={"path": "a.data", "format": "lines"}))) == 2
+
+
+def test_a_file_that_changes_after_it_was_listed_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", records(0, 3))
+    [shard] = list_shards(corpus(), tmp_path, FileFacts(tmp_path / "cache"))
+    write(path, records(0, 2))
+    with pytest.raises(InputError, match="changed while it was being read"):
+        read_documents(shard)
+
+
+def test_a_file_that_changes_while_it_is_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.jsonl", records(0, 3))
+
+    def digest_and_change(of: Path) -> str:
+        write(path, records(0, 2))
+        return file_sha256(of)
+
+    monkeypatch.setattr("latentlake.corpus.file_sha256", digest_and_change)
+    assert "changed while it was being read" in refusal(tmp_path)
+
+
+def saved(home: Path, kind: str) -> dict[str, Any]:
+    """A data set of nine records in a folder, as one of the ways that its library has leaves it; and the source to read it."""
+    rows = records(0, 9)
+    if kind == "files":
+        (home / "set").mkdir()
+        write_parquet(home / "set" / "train-00000.parquet", rows)
+    elif kind == "saved":
+        datasets.Dataset.from_list(rows).save_to_disk(home / "set")
+    else:
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(home / "set")
+    return {"dataset": "set", "documents": 9, "id": "title"}
+
+
+@pytest.mark.parametrize("kind", ["files", "saved", "saved by split"])
+def test_a_data_set_gives_its_records_in_order(tmp_path: Path, kind: str) -> None:
+    source = saved(tmp_path, kind)
+    shards = list_shards(corpus(4, set=source), tmp_path, FileFacts(tmp_path / "cache"))
+    assert [(each.key, each.documents) for each in shards] == [
+        ("set-train-0000", 4), ("set-train-0001", 4), ("set-train-0002", 1),
+    ]  # fmt: skip
+    found = [document for shard in shards for document in read_documents(shard)]
+    assert found == [Document(f"title {n}", f"text {n}") for n in range(9)]
+    fewer = list_shards(corpus(4, set={**source, "documents": 5}), tmp_path, FileFacts(tmp_path / "cache"))
+    assert fewer[0].digest == shards[0].digest
+
+
+def test_a_data_set_that_has_fewer_records_than_asked_is_refused(tmp_path: Path) -> None:
+    source = {**saved(tmp_path, "saved"), "documents": 10}
+    with pytest.raises(InputError, match=r"9 records|ends after 9 records"):
+        all_documents(tmp_path, corpus(4, set=source))
+
+
+def test_a_split_that_a_data_set_has_not_is_refused(tmp_path: Path) -> None:
+    source = {**saved(tmp_path, "files"), "split": "test"}
+    assert "'set' cannot be opened" in refusal(tmp_path, corpus(set=source))
+
+
+def test_without_the_hub_a_data_set_of_the_hub_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, corpus(set={"dataset": "nobody/nothing", "documents": 5}))
+    assert "The data set 'nobody/nothing' is no path here, and the hub does not give it" in message

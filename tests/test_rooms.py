@@ -16,6 +16,11 @@ MAY_IMPORT = {
     "latentlake/protocols": [],
     "latentlake/registry": ["latentlake.errors"],
     "latentlake/choices": [],
+    "latentlake/hookpoints": [],
+    "latentlake/fetching": [],
+    "latentlake/hub": ["latentlake.errors"],
+    "latentlake/files": ["latentlake.errors"],
+    "latentlake/corpora": [f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study")],
     "latentlake/prompts": ["latentlake.digest"],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
@@ -31,15 +36,15 @@ MAY_IMPORT = {
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "corpus", "digest", "errors", "explainers", "metrics", "origins", "protocols", "scorers", "study", "tables",
-            "windows", "work",
+            "corpus", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins", "protocols", "scorers",
+            "study", "tables", "windows", "work",
         )
     ],
     "latentlake/explainers": [
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
     ],
     "latentlake/scorers": [f"latentlake.{name}" for name in ("choices", "protocols", "registry", "scorers", "work")],
-    "latentlake/engines": [f"latentlake.{name}" for name in ("engines", "errors", "protocols", "registry")],
+    "latentlake/engines": [f"latentlake.{name}" for name in ("engines", "errors", "hookpoints", "hub", "protocols", "registry")],
     "latentlake/coders": [f"latentlake.{name}" for name in ("coders", "errors", "protocols", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
@@ -89,7 +94,7 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 @pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "engines", "explainers", "prompts", "scorers", "stages"))])  # fmt: skip
+    "coders", "corpora", "engines", "explainers", "prompts", "scorers", "stages"))])  # fmt: skip
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None

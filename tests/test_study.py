@@ -175,7 +175,6 @@ def test_a_misspelt_method_is_named_with_the_nearest(file: Path, old: str, new: 
     [
         ("name: tiny\n", "name"),
         ("blocks: 2\n", "blocks"),
-        ("      path: docs/*.jsonl\n", "path"),
         ("    hookpoint: layers.1\n", "hookpoint"),
         ("    sampler: top\n    windows: 3\n", "windows"),
         ("    method: tokens\n", "method"),
@@ -188,6 +187,22 @@ def test_a_missing_key_is_named(file: Path, old: str, place: str) -> None:
     message = refusal(file)
     assert f"{file}, line " in message
     assert f"'{place}'" in message
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("id: text", "a source has either a `path` or a `dataset`"),
+        ("path: a\n      dataset: b", "a source has either a `path` or a `dataset`"),
+        ("dataset: b", "say how many `documents`"),
+        ("path: a\n      revision: main", "'revision' is for sources with a `dataset`"),
+        ("dataset: b\n      documents: 5\n      format: text", "'format' is for sources with a `path`"),
+        ("path: a\n      format: parket", "there is no file format 'parket' (did you mean 'parquet'?)"),
+    ],
+)
+def test_a_source_that_is_two_things_or_none_is_refused(file: Path, new: str, said: str) -> None:
+    edit(file, "path: docs/*.jsonl\n      id: title", new)
+    assert said in refusal(file)
 
 
 def test_a_missing_key_is_named_at_the_line_of_its_section(file: Path) -> None:

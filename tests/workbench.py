@@ -111,10 +111,14 @@ class OneDatabase(ConsolidatedSqliteEventLogStorage):
 
 
 def open_instance(folder: Path) -> dg.DagsterInstance:
-    """A Dagster instance on disk."""
+    """A Dagster instance on disk, without what takes processes of its own (copies of what steps print) or a network."""
     folder.mkdir(parents=True, exist_ok=True)
     events = {"module": __name__, "class": "OneDatabase", "config": {"base_dir": str(folder / "events")}}
-    return dg.DagsterInstance.local_temp(str(folder), overrides={"event_log_storage": events})
+    silent = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return dg.DagsterInstance.local_temp(
+        str(folder),
+        overrides={"event_log_storage": events, "compute_logs": silent, "telemetry": {"enabled": False}},
+    )
 
 
 class FakeModels:
@@ -202,7 +206,7 @@ class Workbench:
     def _write_inputs(self) -> None:
         model, prompts = self.folder / "model", Path(__file__).parents[1] / "latentlake" / "prompts"
         model.mkdir(parents=True, exist_ok=True)
-        config = {"num_hidden_layers": 4, "hidden_size": WIDTH, "model_type": "llama"}
+        config = {"num_hidden_layers": 4, "hidden_size": WIDTH, "num_attention_heads": 4, "model_type": "llama"}
         (model / "config.json").write_text(json.dumps(config))
         (self.folder / "embedder").mkdir(exist_ok=True)
         (self.folder / "embedder" / "config.json").write_text("{}")

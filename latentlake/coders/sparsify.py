@@ -18,8 +18,9 @@ from latentlake.registry import CODERS
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Rows times latents encoded at once: 64 MiB of pre-activations in float32, whatever the width of the coder.
-_BLOCK = 2**24
+# Rows times latents encoded at once, whatever the width of the coder: of pre-activations in float32, 64 MiB on a CPU (what a
+# cache can still help with) and 1 GiB on a GPU (some thousand rows of a million latents, enough to keep it busy).
+_BLOCK, _BLOCK_OF_GPU = 2**24, 2**28
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class SparsifyCoder:
                 " Its hookpoint or its model is not the one that it was trained on."
             )
         with torch.inference_mode():
-            size = max(1, _BLOCK // self.width)
+            size = max(1, (_BLOCK_OF_GPU if self._device.startswith("cuda") else _BLOCK) // self.width)
             starts = range(0, max(1, len(inputs)), size)
             blocks = [self._encode_block(inputs[start : start + size]) for start in starts]
             return torch.cat([values for values, _ in blocks]), torch.cat([latents for _, latents in blocks])

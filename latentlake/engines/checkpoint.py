@@ -9,34 +9,44 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentlake.errors import InputError
+from latentlake.hookpoints import all_sites
+from latentlake.hub import snapshot
 
 logger = logging.getLogger("latentlake.engines")
 
 _PACKAGE = "package://"
+# of a repository: configuration, tokenizer and weights, but not the same weights in other formats
+_OF_A_MODEL = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
-def locate(reference: str, base: Path) -> Path:
+def locate(reference: str, base: Path, revision: str | None = None) -> Path:
     """The GGUF file or the Hugging Face directory that a model reference means.
 
     ``package://NAME/FILE`` lies inside an installed Python package, which is found but not imported (such packages
-    import their host application); anything else is a path, relative to ``base``.
+    import their host application); a path is relative to ``base``; ``ORGANISATION/NAME``, where there is no such path, is
+    fetched from the Hugging Face hub at ``revision``, once: later calls find it in the hub's cache.
 
     Raises:
-        InputError: the package is not installed, or there is nothing at that path.
+        InputError: the package is not installed, there is nothing at that path, or the hub does not give the model.
     """
     if reference.startswith(_PACKAGE):
         return _in_package(reference)
     path = base / reference
-    if not path.exists():
-        raise InputError(f"Model {reference!r}: there is nothing at {path}. Correct the path in the study.")
-    return path
+    if path.exists():
+        if revision is not None:
+            raise InputError(f"Model {reference!r} lies on the disk and has no revisions. Leave out `revision`.")
+        return path
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
+        return snapshot(reference, revision, _OF_A_MODEL)
+    raise InputError(f"Model {reference!r}: there is nothing at {path}. Correct the path in the study.")
 
 
 def _in_package(reference: str) -> Path:
@@ -77,28 +87,83 @@ def _defines(inside: Path) -> bool:
 
 
 def hookpoints(path: Path) -> dict[str, int]:
-    """Names of a model's decoder blocks, ``layers.N``, with the width of what they put out; loads no weights.
+    """Neutral names of a model's hookpoints with their widths, as its configuration gives them; loads no weights.
 
     Raises:
         InputError: the file or the directory does not say how many blocks there are or how wide they are.
     """
-    blocks, width = _shape_of_gguf(path) if path.is_file() else _shape_of_directory(path)
-    return {f"layers.{number}": width for number in range(blocks)}
+    blocks, widths = _shape_of_gguf(path) if path.is_file() else _shape_of_directory(path)
+    return all_sites(blocks, widths)
 
 
-def _shape_of_gguf(path: Path) -> tuple[int, int]:
+class Vocabulary(NamedTuple):
+    """How many token ids the tokenizer beside a model makes, added ones not counted, and how many the model knows."""
+
+    tokenizer: int
+    model: int
+
+
+def vocabulary(path: Path) -> Vocabulary | None:
+    """Sizes of a model's two vocabularies; None where a file does not say."""
+    return _vocabulary_of_gguf(path) if path.is_file() else _vocabulary_of_directory(path)
+
+
+def _vocabulary_of_gguf(path: Path) -> Vocabulary | None:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    tokens = reader.fields.get("tokenizer.ggml.tokens")
+    embeddings = [tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"]
+    return Vocabulary(len(tokens.data), int(embeddings[0].shape[1])) if tokens and embeddings else None
+
+
+def _vocabulary_of_directory(path: Path) -> Vocabulary | None:
+    tokenizer, config = path / "tokenizer.json", json.loads((path / "config.json").read_text())
+    size = config.get("text_config", config).get("vocab_size")
+    if size is None or not tokenizer.is_file():
+        return None
+    entries = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
+    return Vocabulary(1 + max(entries.values()) if isinstance(entries, dict) else len(entries), size)
+
+
+def _shape_of_gguf(path: Path) -> tuple[int, dict[str, int]]:
     from gguf import GGUFReader
 
     try:
         fields = GGUFReader(path).fields
         architecture = fields["general.architecture"].contents()
-        blocks, width = (fields[f"{architecture}.{name}"].contents() for name in ("block_count", "embedding_length"))
-    except (ValueError, KeyError, IndexError) as error:
+        stated = {
+            name: int(fields[f"{architecture}.{key}"].contents())
+            for name, key in _GGUF.items()
+            if name in ("num_hidden_layers", "hidden_size") or f"{architecture}.{key}" in fields
+        }
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path} is no GGUF file of a language model ({error!r}). Fetch it again.") from error
-    return int(blocks), int(width)
+    return stated["num_hidden_layers"], _widths(stated)
 
 
-def _shape_of_directory(path: Path) -> tuple[int, int]:
+# what a configuration calls a number, and what GGUF calls it
+_GGUF = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+    "head_dim": "attention.value_length",
+    "intermediate_size": "feed_forward_length",
+}
+
+
+def _widths(stated: dict[str, Any]) -> dict[str, int]:
+    """Widths of the residual stream, of the heads together, and of the MLP's neurons, as far as they are stated."""
+    residual, heads = stated["hidden_size"], stated.get("num_attention_heads")
+    widths = {"residual": residual}
+    if isinstance(heads, int):
+        widths["heads"] = heads * (stated.get("head_dim") or residual // heads)
+    if isinstance(stated.get("intermediate_size"), int):
+        widths["neurons"] = stated["intermediate_size"]
+    return widths
+
+
+def _shape_of_directory(path: Path) -> tuple[int, dict[str, int]]:
     config_path = path / "config.json"
     if not config_path.is_file():
         raise InputError(f"{path} is no Hugging Face model directory: it has no config.json. Correct the path.")
@@ -106,7 +171,7 @@ def _shape_of_directory(path: Path) -> tuple[int, int]:
     config = config.get("text_config", config)
     if not {"num_hidden_layers", "hidden_size"} <= config.keys():
         config = _full_config(path)
-    return config["num_hidden_layers"], config["hidden_size"]
+    return config["num_hidden_layers"], _widths(config)
 
 
 def _full_config(path: Path) -> dict[str, Any]:
@@ -114,7 +179,7 @@ def _full_config(path: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, local_files_only=True).get_text_config()
-    return {name: getattr(config, name) for name in ("num_hidden_layers", "hidden_size")}
+    return {name: getattr(config, name, None) for name in _GGUF}
 
 
 def converted(path: Path, digest: str, cache: Path) -> Path:

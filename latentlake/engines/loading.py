@@ -16,8 +16,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _hide_progress: Callable[[], None] = disable_progress_bar
 
 
-def load_model(auto_class: Any, path: Path, dtype: str) -> Any:
-    """The model of a directory, in evaluation mode, on the CPU.
+def load_model(auto_class: Any, path: Path, dtype: str, device_map: str | None = None) -> Any:
+    """The model of a directory, in evaluation mode: on the CPU, or spread as ``device_map`` says.
 
     Raises:
         InputError: an unknown dtype, or files that are not such a model.
@@ -26,7 +26,7 @@ def load_model(auto_class: Any, path: Path, dtype: str) -> Any:
         raise InputError(f"Model {path}: unknown dtype {dtype!r}. Use one of {', '.join(_DTYPES)}.")
     _hide_progress()
     try:
-        model = auto_class.from_pretrained(path, dtype=_DTYPES[dtype], local_files_only=True)
+        model = auto_class.from_pretrained(path, dtype=_DTYPES[dtype], device_map=device_map, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"Model {path} cannot be loaded: {error}. Check that its files are complete.") from error
     return model.eval()

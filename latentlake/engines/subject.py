@@ -1,27 +1,31 @@
-"""The subject: a decoder whose blocks are hooked, cut off after the deepest hookpoint."""
+"""The subject: a decoder with hooks, cut off below the deepest hookpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModelForCausalLM
 
-from latentlake.engines import checkpoint
 from latentlake.engines.batches import cut
 from latentlake.engines.loading import load_model, load_tokenizer
-from latentlake.errors import InputError, nearest
+from latentlake.engines.modules import Place, blocks_of, hook, place_of
+from latentlake.engines.skeleton import config_of, decoder_of, skeleton
+from latentlake.errors import InputError
+from latentlake.protocols import Tokenized
 
 logger = logging.getLogger("latentlake.engines")
 
+States = dict[str, Tensor]
+
 
 class HookedSubject:
-    """A causal language model from a Hugging Face directory; implements `latentlake.protocols.Subject`.
+    """Any `AutoModelForCausalLM` from a directory; implements `latentlake.protocols.Subject`.
 
     The tokenizer loads when first needed, the weights at the first `activations`, and of the blocks only those up to
     the deepest hookpoint stay in memory: their work bounds the speed, so that none is done below.
@@ -29,28 +33,17 @@ class HookedSubject:
     Args:
         path: directory with config, tokenizer and weights.
         dtype: float32, bfloat16 or float16; computation and results.
-        device: where the model runs.
-        batch_tokens: tokens in a batch, padding included.
-        bos: token that opens contexts, where it is not the tokenizer's.
-        separator: token between documents, where it is not the tokenizer's end of sequence.
+        device: where the model runs, as torch names it; ``auto`` spreads it over all devices that there are.
+        batch_tokens: tokens in a batch, padding included. Of a batch that does not fit into memory the halves are tried, and
+            later ones are cut that small at once.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        dtype: str = "float32",
-        device: str = "cpu",
-        batch_tokens: int = 4096,
-        bos: int | None = None,
-        separator: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, dtype: str = "float32", device: str = "cpu", batch_tokens: int = 4096) -> None:
         self._path = path
         self._dtype = dtype
-        self._device = torch.device(device)
+        self._device = device
         self._batch_tokens = batch_tokens
-        self._bos = bos
-        self._separator = separator
-        self._decoder: nn.Module | None = None
+        self._decoder: Any = None
         self._depth = 0
 
     @cached_property
@@ -59,29 +52,46 @@ class HookedSubject:
 
     @property
     def bos(self) -> int:
-        """Token that opens every context."""
-        return self._special("bos", self._bos)
+        """The tokenizer's token that opens a text."""
+        return self._special("bos", "bos")
 
     @property
     def separator(self) -> int:
-        """Token between documents: the tokenizer's end of sequence where the study names none."""
-        return self._special("eos", self._separator)
+        """The tokenizer's token that ends a text."""
+        return self._special("eos", "separator")
 
-    def _special(self, kind: str, chosen: int | None) -> int:
-        token = getattr(self._tokenizer, f"{kind}_token_id") if chosen is None else chosen
+    def _special(self, kind: str, choice: str) -> int:
+        token = getattr(self._tokenizer, f"{kind}_token_id")
         if token is None:
-            raise InputError(f"The tokenizer of {self._path} has no {kind} token. Give its number in the study.")
+            raise InputError(
+                f"The tokenizer of {self._path} has no {kind} token. Give a number, or `none`, in corpus.{choice} of the study."
+            )
         return int(token)
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    @property
+    def vocabulary(self) -> int | None:
+        """Rows of the model's embedding."""
+        size = self._config.get_text_config().vocab_size
+        return None if size is None else int(size)
+
+    @cached_property
+    def _config(self) -> Any:
+        return config_of(self._path)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Token ids of each text with nothing added; the name of a special token in a text is text like any other."""
         if not texts:
             return []
+        is_fast = bool(self._tokenizer.is_fast)  # others do not say where tokens end
         encoded = self._tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )
-        tokens: list[list[int]] = encoded["input_ids"]
-        return tokens
+            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False,
+            return_offsets_mapping=is_fast,
+        )  # fmt: skip
+        spans = encoded["offset_mapping"] if is_fast else [None] * len(texts)
+        return [
+            Tokenized(tokens, None if own is None else [end for _, end in own])
+            for tokens, own in zip(encoded["input_ids"], spans, strict=True)
+        ]
 
     def detokenize(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Text of each list of token ids, special tokens left out."""
@@ -92,10 +102,19 @@ class HookedSubject:
         )
         return texts
 
+    def module_of(self, hookpoint: str) -> str:
+        """The model's own name of a hookpoint: module and side. Loads no weights.
+
+        Raises:
+            InputError: the model has no such hookpoint.
+        """
+        place = self._place(hookpoint)
+        return f"{place.module}.{place.side}"
+
     def activations(
         self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """What the blocks ``layers.N`` put out, in batches of contexts of similar length.
+    ) -> Iterator[tuple[list[int], States]]:
+        """What hookpoints give, in batches of contexts of similar length.
 
         Yields the indices of a batch's contexts, and for each hookpoint a tensor [tokens of these contexts end to end,
         width] of the model's dtype, on its device.
@@ -103,61 +122,106 @@ class HookedSubject:
         Raises:
             InputError: a hookpoint that the model does not have, or a context longer than it can read.
         """
-        depth = 1 + max(self._block(name) for name in hookpoints)
-        lengths = [len(context) for context in contexts]
-        batches = cut(lengths, lambda rows, longest: rows * longest <= self._batch_tokens)
-        return ((batch, self._run([contexts[index] for index in batch], hookpoints, depth)) for batch in batches)
+        places = {name: self._place(name) for name in hookpoints}
+        most = self._config.get_text_config().max_position_embeddings
+        longest = max(map(len, contexts), default=0)
+        if longest > most:
+            raise InputError(f"A context of {longest} tokens, but {self._path.name} reads {most} at most.")
+        return self._batches(contexts, places)
 
-    def _block(self, hookpoint: str) -> int:
-        known = checkpoint.hookpoints(self._path)
-        if hookpoint not in known:
-            raise InputError(f"Model {self._path.name} has no hookpoint {hookpoint!r}{nearest(hookpoint, known)}.")
-        return int(hookpoint.rpartition(".")[2])
+    def _batches(
+        self, contexts: Sequence[Sequence[int]], places: dict[str, Place]
+    ) -> Iterator[tuple[list[int], States]]:
+        waiting = cut([len(context) for context in contexts], self._fits)[::-1]
+        while waiting:
+            batch = waiting.pop()
+            if len(batch) > 1 and not self._fits(len(batch), max(len(contexts[index]) for index in batch)):
+                waiting += _halves(batch)
+                continue
+            try:
+                states = self._run([contexts[index] for index in batch], places)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self._require_divisible(batch, error)
+                self._batch_tokens = len(batch) // 2 * len(contexts[batch[0]])
+                waiting += _halves(batch)
+                continue
+            yield batch, states
+
+    def _fits(self, rows: int, longest: int) -> bool:
+        return rows * longest <= self._batch_tokens
+
+    def _require_divisible(self, batch: list[int], error: Exception) -> None:
+        """Go on with halves where memory was short, and say so; else raise what was raised."""
+        is_short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not is_short or len(batch) == 1:
+            raise error
+        logger.warning("out of memory with a batch of %d contexts; going on with halves of it", len(batch))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def _skeleton(self) -> nn.Module:
+        """The decoder without weights, for the names of its modules."""
+        return skeleton(self._config)
+
+    def _place(self, hookpoint: str) -> Place:
+        return place_of(self._skeleton, hookpoint)
 
     def _loaded(self, depth: int) -> Any:
         """The decoder with ``depth`` blocks or more; loads again where it had been cut shorter."""
         if self._decoder is None or self._depth < depth:
             logger.info("loading %s up to block %d", self._path.name, depth - 1)
-            model = load_model(AutoModel, self._path, self._dtype)
-            decoder = getattr(model, "language_model", model)
-            if not hasattr(decoder, "layers"):
-                raise InputError(f"Model {self._path}: a {type(decoder).__name__} has no decoder blocks in `layers`.")
-            decoder.layers = decoder.layers[:depth]
-            self._decoder, self._depth = decoder.to(self._device), depth
+            spread = "auto" if self._device == "auto" else None
+            decoder = decoder_of(load_model(AutoModelForCausalLM, self._path, self._dtype, spread))
+            where, _, last = blocks_of(decoder).rpartition(".")
+            setattr(decoder.get_submodule(where), last, getattr(decoder.get_submodule(where), last)[:depth])
+            self._decoder, self._depth = decoder if spread else decoder.to(self._device), depth
         return self._decoder
 
     @torch.inference_mode()
-    def _run(self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str], depth: int) -> dict[str, Tensor]:
-        decoder = self._loaded(depth)
-        most = decoder.config.max_position_embeddings
+    def _run(self, contexts: Sequence[Sequence[int]], places: dict[str, Place]) -> States:
+        layers = [place.layer for place in places.values()]
+        whole = self._config.get_text_config().num_hidden_layers
+        decoder = self._loaded(whole if None in layers else 1 + max(layer for layer in layers if layer is not None))
         lengths = torch.tensor([len(context) for context in contexts])
-        if lengths.max() > most:
-            raise InputError(f"A context of {lengths.max()} tokens, but {self._path.name} reads {most} at most.")
         is_token = torch.arange(int(lengths.max())) < lengths[:, None]
         tokens = torch.zeros(is_token.shape, dtype=torch.long)
         tokens[is_token] = torch.tensor([token for context in contexts for token in context])
-        seen: dict[str, Tensor] = {}
-        handles = [decoder.get_submodule(name).register_forward_hook(_keep(seen, name)) for name in hookpoints]
+        seen: States = {}
+        handles = [hook(decoder, place, _keeper(seen, name, len(places))) for name, place in places.items()]
         try:
             # Padding on the right is never attended to by what precedes it, and without a mask attention is faster.
-            decoder(input_ids=tokens.to(self._device), use_cache=False)
+            decoder(input_ids=tokens.to(decoder.get_input_embeddings().weight.device), use_cache=False)
+        except _AllSeen:
+            pass
         finally:
             for handle in handles:
                 handle.remove()
-        return {name: _end_to_end(seen[name], is_token) for name in hookpoints}
+        return {name: _end_to_end(state, is_token) for name, state in seen.items()}
 
 
-def _keep(seen: dict[str, Tensor], name: str) -> Any:
-    """A forward hook that puts a block's output, alone or first of a tuple, into ``seen``."""
+class _AllSeen(Exception):  # noqa: N818 - no error: it ends a forward pass
+    """Every hookpoint has given its state, and the rest of the pass is of no use."""
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        seen[name] = output[0] if isinstance(output, tuple) else output
 
-    return hook
+def _halves(batch: list[int]) -> list[list[int]]:
+    """The second half, then the first: what is waiting is taken from the end."""
+    middle = (len(batch) + 1) // 2
+    return [batch[middle:], batch[:middle]]
+
+
+def _keeper(seen: States, name: str, wanted: int) -> Callable[[Tensor], None]:
+    def keep(state: Tensor) -> None:
+        seen[name] = state
+        if len(seen) == wanted:
+            raise _AllSeen
+
+    return keep
 
 
 def _end_to_end(padded: Tensor, is_token: Tensor) -> Tensor:
     """[contexts, longest, width] → [tokens, width]; a view where nothing is padded."""
     if bool(is_token.all()):
         return padded.flatten(0, 1)
-    return padded[is_token.to(padded.device)]
+    rows = is_token.flatten().nonzero()[:, 0]  # found on the host: a mask would make the device wait
+    return padded.flatten(0, 1).index_select(0, rows.to(padded.device, non_blocking=True))

@@ -1,17 +1,22 @@
 """Activations of sparse coders: one forward pass of the subject over a shard serves every dictionary that needs it."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from latentlake.errors import InputError
+from latentlake.fetching import Fetched, rows_at
+from latentlake.hookpoints import neutral
 from latentlake.protocols import Coder, Subject
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
 # A firing packed into 64 bits: latent, position, and of the float32 the sign, exponent and ten bits of the mantissa.
 _LATENT_BITS, _POSITION_BITS, _VALUE_BITS = 22, 23, 19
+# of the float32's 23 bits of mantissa, those that a precision leaves out
+DROPPED_BITS = {"half": 13, "bfloat16": 16}
 
 
 def compute(works: Sequence[Work]) -> Iterator[Tables]:
@@ -24,8 +29,9 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
     rows = works[0].frame("contexts").sort("context").select("tokens", "excluded").collect()
     contexts, excluded = rows["tokens"].to_list(), rows["excluded"].to_list()
     coders = {work.dictionary: work.handles.coder(work.dictionary) for work in works}
-    hookpoints = {work.dictionary: work.study.dictionaries[work.dictionary].hookpoint for work in works}
-    packed = encode(subject, contexts, excluded, coders, hookpoints, works[0].progress.share)
+    hookpoints = {work.dictionary: neutral(work.study.dictionaries[work.dictionary].hookpoint) for work in works}
+    dropped = DROPPED_BITS[works[0].study.activations.precision]
+    packed = encode(subject, contexts, excluded, coders, hookpoints, dropped, works[0].progress.share)
     for work in works:
         keys = packed.pop(work.dictionary)
         if not len(keys):
@@ -42,12 +48,14 @@ def encode(
     excluded: Sequence[Sequence[int]],
     coders: dict[str, Coder],
     hookpoints: dict[str, str],
+    dropped: int,
     report: Callable[[float], None] = lambda share: None,
 ) -> dict[str, np.ndarray]:
     """For each dictionary its firings as sorted uint64: latent, position, value, from the top.
 
-    Packed like this one `numpy.sort` puts them in order, several times faster than sorting rows. Positions count
-    all tokens of the contexts, end to end; excluded ones are left out.
+    Packed like this numpy puts them in order, several times faster than sorting rows. Positions count all tokens of the
+    contexts, end to end; excluded ones are left out. ``dropped``: bits of the mantissa that are rounded away. What a device
+    has computed is fetched while it computes the next batch.
 
     Raises:
         InputError: the shard has more tokens, or a dictionary more latents, than fit.
@@ -59,16 +67,33 @@ def encode(
     for start, places in zip(starts, excluded, strict=False):
         is_kept[start + np.asarray(places, dtype=np.int64)] = False
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
+    under_way: deque[tuple[str, Fetched, np.ndarray]] = deque()
+
+    def collect(most: int) -> None:
+        while len(under_way) > most:
+            name, fetched, positions = under_way.popleft()
+            values, latents = fetched.arrays()
+            parts[name].append(_pack(latents, positions, values, dropped))
+
     done = 0
     for batch, states in subject.activations(contexts, sorted(set(hookpoints.values()))):
         positions = np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])
-        keep = is_kept[positions]
+        kept = np.flatnonzero(is_kept[positions])
         for name, coder in coders.items():
-            values, latents = coder.encode(states[hookpoints[name]][keep])
-            parts[name].append(_pack(latents.cpu().numpy(), positions[keep], values.float().cpu().numpy()))
+            values, latents = coder.encode(rows_at(states[hookpoints[name]], kept))
+            under_way.append((name, Fetched(values, latents), positions[kept]))
+        collect(len(coders))
         done += len(positions)
         report(done / starts[-1])
-    return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
+    collect(0)
+    return {name: _sorted(parts.pop(name)) for name in coders}
+
+
+def _sorted(parts: list[np.ndarray]) -> np.ndarray:
+    keys = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+    parts.clear()
+    keys.sort()
+    return keys
 
 
 def rows_of(keys: np.ndarray, where: Mapping[str, str | int]) -> pa.Table:
@@ -85,10 +110,11 @@ def rows_of(keys: np.ndarray, where: Mapping[str, str | int]) -> pa.Table:
     return pa.table(columns).select(TABLES["activations"].schema.names)
 
 
-def round_mantissa(values: np.ndarray) -> np.ndarray:
-    """Float32 rounded to 11 significant bits (ties to even), the range kept: half the bytes once compressed."""
+def round_mantissa(values: np.ndarray, dropped: int) -> np.ndarray:
+    """Float32 without the last bits of the mantissa (ties to even), the range kept: half the bytes once compressed."""
     bits = values.astype(np.float32).view(np.uint32)
-    bits = (bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    last = (bits >> np.uint32(dropped)) & np.uint32(1)
+    bits = (bits + np.uint32((1 << dropped - 1) - 1) + last) & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
     return bits.view(np.float32)
 
 
@@ -104,11 +130,11 @@ def _require_fit(tokens: int, coders: dict[str, Coder]) -> None:
             )
 
 
-def _pack(latents: np.ndarray, positions: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _pack(latents: np.ndarray, positions: np.ndarray, values: np.ndarray, dropped: int) -> np.ndarray:
     """The firings among top-k activations [n, k], unsorted."""
     if not np.isfinite(values).all():
         raise InputError("an activation is not a finite number; give the subject the dtype float32 or bfloat16")
-    values = round_mantissa(values)
+    values = round_mantissa(values, dropped)
     row, column = np.nonzero(values > 0)
     top = latents[row, column].astype(np.uint64) << np.uint64(64 - _LATENT_BITS)
     middle = positions[row].astype(np.uint64) << np.uint64(_VALUE_BITS)

@@ -29,7 +29,8 @@ def compute(work: Work) -> Tables:
     for place, latent in enumerate(chosen.tolist()):
         drawn.extend(_draw(latent, _of(firings, latent), windows, sample, work.study.seed + sample.seed))
         work.progress.share((place + 1) / len(chosen))
-    frame = _describe(pl.concat(drawn), firings, windows, work.handles.subject())
+    has_bos = work.study.corpus.bos != "none"
+    frame = _describe(pl.concat(drawn), firings, windows, work.handles.subject(), has_bos)
     return {"examples": frame.with_columns(**work.columns(len(frame)))}
 
 
@@ -108,14 +109,16 @@ def _drawn(
     )
 
 
-def _describe(drawn: pl.DataFrame, firings: Firings, windows: Windows, subject: Subject) -> pl.DataFrame:
-    """Put place, tokens, activations and text to windows that were drawn."""
+def _describe(drawn: pl.DataFrame, firings: Firings, windows: Windows, subject: Subject, has_bos: bool) -> pl.DataFrame:
+    """Put place, tokens, activations and text to windows that were drawn. ``has_bos``: whether contexts open with BOS."""
     window = drawn["window"].to_numpy()
     places = windows.start[window][:, None] + np.arange(windows.length)
     tokens, is_excluded = windows.tokens[places], windows.is_excluded[places]
     context = windows.context[window]
     shards = pl.Series(windows.shards, dtype=pl.String)
-    pieces = [list(_pieces(row, subject)) for row in _texts(tokens, is_excluded, subject)]
+    opens = np.zeros(places.shape, dtype=bool)
+    opens[:, 0] = has_bos & (windows.start_in_context[window] == 0)
+    pieces = [list(_pieces(row, subject)) for row in _texts(tokens, is_excluded, opens, subject)]
     return drawn.select("latent", "rank", "is_activating", "source", "decile").with_columns(
         shard=shards.gather(windows.context_shard[context].astype(np.int64)),
         context=pl.Series(windows.context_index[context], dtype=pl.Int32),
@@ -140,14 +143,16 @@ def _activations(latent: np.ndarray, places: np.ndarray, firings: Firings, posit
     return np.where(known[at] == wanted, firings.activation[at], np.float32(0))
 
 
-def _texts(tokens: np.ndarray, is_excluded: np.ndarray, subject: Subject) -> Iterator[list[tuple[int, str]]]:
+def _texts(
+    tokens: np.ndarray, is_excluded: np.ndarray, opens: np.ndarray, subject: Subject
+) -> Iterator[list[tuple[int, str]]]:
     """(token, text) of each token of each window; BOS has no text, a separator has one that no token has."""
     unique = np.unique(tokens).tolist()
     texts = dict(zip(unique, subject.detokenize([[token] for token in unique]), strict=True))
-    for row, skip in zip(tokens.tolist(), is_excluded.tolist(), strict=True):
+    for row, skip, opening in zip(tokens.tolist(), is_excluded.tolist(), opens.tolist(), strict=True):
         yield [
-            (-1, "" if token == subject.bos and place == 0 else SEPARATOR) if out else (token, texts[token])
-            for place, (token, out) in enumerate(zip(row, skip, strict=True))
+            (-1, "" if is_bos else SEPARATOR) if out else (token, texts[token])
+            for token, out, is_bos in zip(row, skip, opening, strict=True)
         ]
 
 

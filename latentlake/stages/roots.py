@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from latentlake.hookpoints import neutral, written_by
 from latentlake.origins import ModelFacts
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
@@ -32,7 +33,9 @@ def dictionaries(work: Work) -> Tables:
     choice, facts = work.study.dictionaries[work.dictionary], work.origins.dictionary(work.dictionary)
     row = {
         "dictionary": work.dictionary,
-        "hookpoint": choice.hookpoint,
+        "hookpoint": neutral(choice.hookpoint),
+        "module": work.handles.subject().module_of(choice.hookpoint),
+        "writes": written_by(choice.hookpoint, choice.writes),
         "format": choice.format,
         "width": facts.width,
         "d_in": facts.d_in,

@@ -1,0 +1,145 @@
+"""Where in a model's modules a hookpoint lies, whatever its family calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from latentlake.errors import InputError, nearest
+from latentlake.hookpoints import Site, site_of
+
+_ATTENTION = ("self_attn", "self_attention", "attention", "attn")
+_MLP = ("mlp", "feed_forward", "ffn")
+_OUT_OF_HEADS = ("o_proj", "out_proj", "dense", "c_proj", "wo")
+_OUT_OF_NEURONS = ("down_proj", "dense_4h_to_h", "c_proj", "fc2", "w2", "wo", "fc_out")
+_INTO_NEURONS = ("fc1",)  # of families whose block has no module for its MLP
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module, by its name in the decoder, and which side of it is meant. ``layer``: the block in which it lies, if any."""
+
+    module: str
+    side: Literal["input", "output"]
+    layer: int | None
+
+
+def blocks_of(decoder: nn.Module) -> str:
+    """Name of the list of a decoder's blocks.
+
+    Raises:
+        InputError: there is no list of as many modules as the configuration says that there are blocks.
+    """
+    config: Any = decoder.config
+    wanted = config.get_text_config().num_hidden_layers
+    lists = [
+        name
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == wanted and "vision" not in name and "audio" not in name
+    ]
+    if not lists:
+        raise InputError(
+            f"unknown architecture: a {type(decoder).__name__} has no list of {wanted} blocks; latentlake reads decoders whose "
+            "blocks stand in one list"
+        )
+    shallowest: str = min(lists, key=lambda name: (name.count("."), name))
+    return shallowest
+
+
+def place_of(decoder: nn.Module, hookpoint: str) -> Place:
+    """Where a hookpoint lies.
+
+    Raises:
+        InputError: there is no such block, site or module; the message names the nearest.
+    """
+    blocks = blocks_of(decoder)
+    site = site_of(hookpoint)
+    if site is None:
+        return _named(decoder, hookpoint, blocks)
+    layers: Any = decoder.get_submodule(blocks)
+    if site.layer >= len(layers):
+        names = [site._replace(layer=layer).name for layer in range(len(layers))]
+        raise InputError(f"there is no block {site.layer}, so no {hookpoint!r}{nearest(site.name, names)}")
+    inside, side = _inside(layers[site.layer], site)
+    return Place(f"{blocks}.{site.layer}.{inside}".removesuffix("."), side, site.layer)
+
+
+def hook(decoder: nn.Module, place: Place, keep: Callable[[Tensor], None]) -> Any:
+    """Have ``keep`` called with what a place gives in every pass: alone, or the first of several. Returns torch's handle."""
+    module = decoder.get_submodule(place.module)
+    if place.side == "output":
+        return module.register_forward_hook(lambda _module, _inputs, output: keep(_first(output)))
+    return module.register_forward_pre_hook(
+        lambda _module, inputs, named: keep(_first(inputs or named.get("hidden_states", tuple(named.values())))),
+        with_kwargs=True,
+    )
+
+
+def _first(given: Any) -> Tensor:
+    state: Tensor = given[0] if isinstance(given, tuple) else given
+    return state
+
+
+def _inside(block: nn.Module, site: Site) -> tuple[str, Literal["input", "output"]]:
+    """The module within a block that has a site at one of its sides."""
+    children = dict(block.named_children())
+    # A norm after attention or MLP is part of what they add; without one after the MLP, the norm that has the other's name
+    # stands before the MLP.
+    has_norms_after = "post_feedforward_layernorm" in children
+    if site.site in ("", "input"):
+        return "", "input" if site.site else "output"
+    if site.site == "attention" and has_norms_after:
+        return "post_attention_layernorm", "output"
+    if site.site == "mlp" and has_norms_after:
+        return "post_feedforward_layernorm", "output"
+    if site.site == "attention":
+        return _child(block, children, _ATTENTION, site), "output"
+    if site.site == "attention.z":
+        return _leaf(block, _child(block, children, _ATTENTION, site), _OUT_OF_HEADS, site), "input"
+    if any(name in children for name in _MLP):
+        mlp = _child(block, children, _MLP, site)
+        if site.site == "mlp.neurons":
+            return _leaf(block, mlp, _OUT_OF_NEURONS, site), "input"
+        return mlp, "input" if site.site == "mlp.input" else "output"
+    if site.site == "mlp.input":
+        return _child(block, children, _INTO_NEURONS, site), "input"
+    return _child(block, children, _OUT_OF_NEURONS, site), "input" if site.site == "mlp.neurons" else "output"
+
+
+def _child(block: nn.Module, children: dict[str, nn.Module], names: Sequence[str], site: Site) -> str:
+    found = next((name for name in names if name in children), None)
+    if found is None:
+        raise InputError(_unknown(block, names, site))
+    return found
+
+
+def _leaf(block: nn.Module, module: str, names: Sequence[str], site: Site) -> str:
+    """The first of some names among the modules inside one, however deep."""
+    inside = [name for name, _ in block.get_submodule(module).named_modules() if name.rpartition(".")[2] in names]
+    if not inside:
+        raise InputError(_unknown(block, names, site))
+    return f"{module}.{min(inside, key=lambda name: (name.count('.'), names.index(name.rpartition('.')[2])))}"
+
+
+def _unknown(block: nn.Module, names: Sequence[str], site: Site) -> str:
+    there = ", ".join(name for name, _ in block.named_children())
+    return (
+        f"unknown architecture: no module of a {type(block).__name__} ({there}) is called {' or '.join(names)}, so "
+        f"{site.name!r} cannot be found; name the module by its own name, with .input or .output after it"
+    )
+
+
+def _named(decoder: nn.Module, name: str, blocks: str) -> Place:
+    """A module by its own name in the decoder, or in the model around it."""
+    module, _, side = name.rpartition(".")
+    if side not in ("input", "output"):
+        module, side = name, "output"
+    known = [each for each, _ in decoder.named_modules()]
+    found = next((each for each in (module, module.partition(".")[2]) if each and each in known), None)
+    if found is None:
+        raise InputError(f"the model has no hookpoint {name!r}{nearest(module, known)}")
+    inside = found.removeprefix(f"{blocks}.").partition(".")[0] if found.startswith(f"{blocks}.") else ""
+    return Place(found, "input" if side == "input" else "output", int(inside) if inside.isdigit() else None)

@@ -1,0 +1,46 @@
+"""Between a device and the host: results are fetched without the device waiting for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Fetched:
+    """Activations and latents of a batch on their way to the host.
+
+    From a CUDA device they are copied into pinned memory behind what the device is doing, and waited for when they are asked
+    for; what is on the host stays where it is.
+    """
+
+    def __init__(self, values: Tensor, latents: Tensor) -> None:
+        import torch
+
+        self._done = None
+        self._tensors = [values.float(), latents.int()]
+        if values.is_cuda:
+            pinned = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in self._tensors]
+            for target, each in zip(pinned, self._tensors, strict=True):
+                target.copy_(each, non_blocking=True)
+            self._tensors, self._done = pinned, torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record(torch.cuda.current_stream(values.device))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values, float32, and latents, int32; both [n, k]."""
+        if self._done is not None:
+            self._done.synchronize()
+        values, latents = (each.cpu().numpy() for each in self._tensors)
+        return values, latents
+
+
+def rows_at(states: Tensor, rows: np.ndarray) -> Tensor:
+    """Some rows of a tensor. A mask would make the device wait until it is counted; numbers do not."""
+    import torch
+
+    if len(rows) == len(states):
+        return states
+    return states.index_select(0, torch.from_numpy(rows).to(states.device, non_blocking=True))
