@@ -224,9 +224,7 @@ def test_a_repository_of_the_hub_is_a_snapshot_of_its_commit(
     assert found.name == commit
     assert found == checkpoint.locate("lab/small", tmp_path, commit)
     assert checkpoint.hookpoints(found)["layers.3.mlp.neurons"] == 64
-    with pytest.raises(
-        InputError, match=r"'lab/small' is no path here.* at revision 'v2'.*HF_HUB_OFFLINE"
-    ):
+    with pytest.raises(InputError, match=r"'lab/small' is no path here.* at revision 'v2'.*HF_HUB_OFFLINE"):
         checkpoint.locate("lab/small", tmp_path, "v2")
 
 
