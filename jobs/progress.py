@@ -80,9 +80,9 @@ class TerminalProgress(_Counts):
         )
 
     def share(self, share: float) -> None:
-        """Move on within a partition."""
+        """Move on within a partition; never back, where the next is begun before one is published."""
         if self._bar is not None:
-            self._bar.update(self._done + min(share, 1.0) - self._bar.n)
+            self._bar.update(max(0.0, self._done + min(share, 1.0) - self._bar.n))
 
     def calls(self, made: int, remembered: int) -> None:
         """Show the calls."""

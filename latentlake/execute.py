@@ -1,7 +1,7 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -70,8 +70,8 @@ class Executor:
         try:
             publications = (each for group in _groups(stage, keys) for each in self._group(stage, group, plan, compute))
             # A shard takes long to compute, and its rows long to write. Blocks would be hidden from readers for longer.
-            made = one_behind(publications) if stage.kind == "activations" else (publish() for publish in publications)
-            for outcome in made:
+            for publish in ahead(publications) if stage.kind == "activations" else publications:
+                outcome = publish()
                 self.progress.done(outcome.publication.partition, outcome.is_computed)
                 yield outcome
         finally:
@@ -241,24 +241,16 @@ class Executor:
         return ask
 
 
-def one_behind(publications: Iterator[Callable[[], T]]) -> Iterator[T]:
-    """Results in order; each is made beside the computing of the next one, and one at a time.
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Items in order; while one is in use, the next is computed in a thread of its own.
 
-    Where computing fails, what was computed before is still made and given.
+    Where computing fails, what was computed before is given first.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
-        under_way: Future[T] | None = None
-        try:
-            for each in publications:
-                before, under_way = under_way, publisher.submit(each)
-                if before is not None:
-                    yield before.result()
-        except Exception:
-            if under_way is not None:
-                yield under_way.result()
-            raise
-        if under_way is not None:
-            yield under_way.result()
+    with ThreadPoolExecutor(1, thread_name_prefix="compute") as computer:
+        following = computer.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = computer.submit(next, items, None)
+            yield item
 
 
 def _same(outcome: Outcome) -> Outcome:

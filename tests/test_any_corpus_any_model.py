@@ -20,8 +20,10 @@ from latentlake.passages import passages
 from latentlake.view import View
 from resources.lake import LakeResource
 from resources.models import ModelsResource
-from tests.models import FAMILIES, SIZE, TEXTS, tokenizer, write_model
+from tests.models import SIZE, TEXTS, tokenizer, write_model
 from tests.workbench import open_instance
+
+pytestmark = pytest.mark.xdist_group("any")  # what some of them share is made once
 
 STUDY: dict[str, Any] = {
     "name": "any",
@@ -68,13 +70,16 @@ def sources(folder: Path) -> dict[str, Any]:
     }
 
 
-def prepare(folder: Path, family: str, **corpus: Any) -> Path:
-    """The study in a folder, with its model, coders and corpus."""
+def prepare(folder: Path, family: str, only: tuple[str, ...] = (), **corpus: Any) -> Path:
+    """The study in a folder, with its model, coders and corpus. ``only``: some of the sources and dictionaries."""
     write_model(folder / "model", family)
     for name, width in (("early", 32), ("late", 32), ("mlp", 32), ("neurons", 64)):
         write_coder(folder / "coders" / name, width, 48, k=6, seed=len(name))
     study = copy.deepcopy(STUDY)
     study["corpus"].update({"sources": sources(folder), **corpus})
+    for section in (study["corpus"]["sources"], study["dictionaries"]):
+        for name in set(section) - set(only) if only else ():
+            del section[name]
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
 
@@ -88,38 +93,42 @@ def run(folder: Path) -> View:
     return View(lake.open("any"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_kind_of_corpus_and_family_goes_all_the_way(tmp_path: Path, family: str) -> None:
-    view = run(prepare(tmp_path, family))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> View:
+    """Every kind of source and of hookpoint, packed."""
+    return run(prepare(tmp_path_factory.mktemp("whole"), "llama"))
+
+
+def test_every_kind_of_corpus_and_hookpoint_goes_all_the_way(whole: View) -> None:
     shards = ["lines-a-0000", "plain-c-0000", "ready-e-0000", "set-train-0000", "table-b-0000"]
-    assert sorted(view.contexts.collect()["shard"].unique()) == shards
-    counts = view.activations.group_by("dictionary", "shard").len().collect()
+    assert sorted(whole.contexts.collect()["shard"].unique()) == shards
+    counts = whole.activations.group_by("dictionary", "shard").len().collect()
     assert counts.height == 5 * len(STUDY["dictionaries"])
-    explained = view.explanations.filter(pl.col("explanation").is_not_null()).collect()
+    explained = whole.explanations.filter(pl.col("explanation").is_not_null()).collect()
     assert dict(explained["dictionary"].value_counts().iter_rows()) == dict.fromkeys(STUDY["dictionaries"], 4)
-    places = {row["dictionary"]: (row["hookpoint"], row["writes"]) for row in view.dictionaries.collect().to_dicts()}
-    assert places["late"] == ("layers.2", "layers.2")
-    assert places["transcoder"] == ("layers.1.mlp.input", "layers.1.mlp")
-    modules = set(view.dictionaries.collect()["module"])
-    assert "layers.2.output" in modules
-    assert len(modules) == len(STUDY["dictionaries"])
+    places = {row["dictionary"]: row for row in whole.dictionaries.collect().to_dicts()}
+    assert [places["late"][name] for name in ("hookpoint", "writes", "module")] == [
+        "layers.2",
+        "layers.2",
+        "layers.2.output",
+    ]
+    assert [places["transcoder"][name] for name in ("hookpoint", "writes")] == ["layers.1.mlp.input", "layers.1.mlp"]
+    assert len({row["module"] for row in places.values()}) == len(STUDY["dictionaries"])
 
 
-@pytest.mark.parametrize("contexts", ["packed", "documents"])
-def test_windows_are_found_in_their_documents_as_they_stood(tmp_path: Path, contexts: str) -> None:
-    view = run(prepare(tmp_path, "llama", contexts=contexts))
-    texts = {
-        (shard, number): text
-        for shard, number, text in view.documents.select("shard", "number", "text").collect().rows()
-    }
-    assert [texts["plain-c-0000", n] for n in range(6)] == documents(12, 6)
-    windows = view.examples.filter(pl.col("shard") != "ready-e-0000").collect()
-    shown = passages(view, windows, around=15)
-    assert set(shown["shard"]) == {"lines-a-0000", "plain-c-0000", "set-train-0000", "table-b-0000"}
+@pytest.mark.parametrize("family", ["pythia", "gemma3"])
+def test_other_families_go_through_the_same_code(tmp_path: Path, family: str) -> None:
+    view = run(prepare(tmp_path, family, only=("lines", "early", "mlp")))
+    explained = view.explanations.filter(pl.col("explanation").is_not_null()).collect()
+    assert dict(explained["dictionary"].value_counts().iter_rows()) == {"early": 4, "mlp": 4}
+
+
+def assert_found_as_they_stood(view: View, windows: pl.DataFrame) -> int:
+    """The passages of windows are pieces of their documents, and the windows' own text; returns how many were compared."""
+    texts = {row[:2]: row[2] for row in view.documents.select("shard", "number", "text").collect().rows()}
     by_place: dict[tuple[Any, ...], list[str]] = {}
-    for row in shown.iter_rows(named=True):
-        whole = texts[row["shard"], row["number"]]
-        assert row["before"] + row["text"] + row["after"] in whole
+    for row in passages(view, windows, around=15).iter_rows(named=True):
+        assert row["before"] + row["text"] + row["after"] in texts[row["shard"], row["number"]]
         assert len(row["before"]) <= 15
         by_place.setdefault((row["shard"], row["context"], row["start"]), []).append(row["text"])
     compared = 0
@@ -128,15 +137,27 @@ def test_windows_are_found_in_their_documents_as_they_stood(tmp_path: Path, cont
         if all(part.isascii() for part in parts):  # else a window may begin or end within a character
             assert by_place[row["shard"], row["context"], row["start"]] == parts
             compared += 1
-    assert compared > 50
+    return compared
 
 
-def test_tokens_without_texts_have_no_passages(tmp_path: Path) -> None:
-    view = run(prepare(tmp_path, "llama"))
-    windows = view.examples.filter(shard="ready-e-0000").collect()
+def test_windows_are_found_in_their_documents_as_they_stood(whole: View) -> None:
+    windows = whole.examples.filter(pl.col("shard") != "ready-e-0000").collect()
+    assert assert_found_as_they_stood(whole, windows) > 50
+    plain = whole.documents.filter(shard="plain-c-0000").sort("number").collect()
+    assert plain["text"].to_list() == documents(12, 6)
+
+
+def test_with_one_document_a_context_they_are_found_too(tmp_path: Path) -> None:
+    view = run(prepare(tmp_path, "llama", only=("lines", "plain", "early"), contexts="documents"))
+    assert all(len(each) == 1 for each in view.contexts.collect()["documents"])
+    assert assert_found_as_they_stood(view, view.examples.collect()) > 10
+
+
+def test_tokens_without_texts_have_no_passages(whole: View) -> None:
+    windows = whole.examples.filter(shard="ready-e-0000").collect()
     assert windows.height > 0
     with pytest.raises(LakeError, match="gave tokens and no text for shard ready-e-0000"):
-        passages(view, windows)
+        passages(whole, windows)
 
 
 def test_tokens_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -94,11 +94,12 @@ def test_what_would_read_them_by_hand_is_refused_and_not_made_of_nothing(dropped
         job.execute_in_process(instance=dropped.instance, tags=tags)
 
 
-def test_weights_that_changed_are_computed_as_ever(dropped: Workbench) -> None:
+def test_what_changed_is_stale_whether_it_was_dropped_or_not(dropped: Workbench) -> None:
     dropped.study["activations"] = {"precision": "bfloat16"}
-    computed = dropped.run()
-    assert computed["activations"] == computed["latents"] == 2
-    assert dropped.stale() == {}
+    assert dropped.stale() == {"activations": 2}
+    changed = dropped.prepare().plan()
+    reasons = changed.reasons([each for each in changed.all if each.stage.name == "activations"])
+    assert all(reason.startswith("code version") for reason in reasons.values())
 
 
 def test_the_command_lists_and_drops(

@@ -1,62 +1,72 @@
-"""Publishing one partition beside the computing of the next: same results, same order, and nothing computed is lost."""
+"""Computing the next partition while one is published: same results, same order, and nothing computed is lost."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from latentlake.execute import one_behind
+from latentlake.execute import ahead
 
 
-def numbered(n: int, done: list[int], fails_at: int | None = None) -> Iterator[Callable[[], int]]:
-    """Things to be made, by number; ``done`` gets what is made. Computing one of them may fail."""
-
-    def make(number: int) -> int:
-        done.append(number)
-        return number
-
+def numbered(n: int, fails_at: int | None = None) -> Iterator[str]:
+    """Things to be computed, one of which may fail."""
     for number in range(n):
         if number == fails_at:
             raise ValueError("computing failed")
-        yield lambda number=number: make(number)
+        yield f"item {number}"
 
 
-def test_results_come_in_order_and_each_once() -> None:
-    done: list[int] = []
-    assert list(one_behind(numbered(5, done))) == list(range(5))
-    assert done == list(range(5))
-    assert list(one_behind(iter(()))) == []
+def test_items_come_in_order_and_each_once() -> None:
+    assert list(ahead(numbered(5))) == list(numbered(5))
+    assert list(ahead(iter(()))) == []
 
 
-def test_one_is_made_while_the_next_is_computed() -> None:
-    is_computing, is_made = threading.Event(), threading.Event()
+def test_the_next_is_computed_while_one_is_in_use() -> None:
+    is_in_use, is_computed = threading.Event(), threading.Event()
 
-    def first() -> str:
-        assert is_computing.wait(10)
-        is_made.set()
-        return "first"
+    def computed() -> Iterator[str]:
+        yield "first"
+        assert is_in_use.wait(10)  # would never come if this were computed before the first is given
+        is_computed.set()
+        yield "second"
 
-    def computed() -> Iterator[Callable[[], str]]:
-        yield first
-        is_computing.set()
-        assert is_made.wait(10)  # would never come if it were made only after this
-        yield lambda: "second"
+    used = []
+    for item in ahead(computed()):
+        used.append(item)
+        is_in_use.set()
+        assert is_computed.wait(10)  # would never come if it were computed only when it is asked for
+    assert used == ["first", "second"]
 
-    assert list(one_behind(computed())) == ["first", "second"]
+
+def test_no_more_than_one_is_computed_ahead() -> None:
+    computed = []
+
+    def counted() -> Iterator[str]:
+        for item in numbered(9):
+            computed.append(item)
+            yield item
+
+    for used, _ in enumerate(ahead(counted()), start=1):
+        assert len(computed) <= used + 1
 
 
-def test_where_computing_fails_what_was_computed_is_made_and_given() -> None:
-    done: list[int] = []
+def test_where_computing_fails_what_was_computed_before_is_given() -> None:
     given = []
     with pytest.raises(ValueError, match="computing failed"):
-        for each in one_behind(numbered(5, done, fails_at=3)):
+        for each in ahead(numbered(5, fails_at=3)):
             given.append(each)
-    assert given == done == [0, 1, 2]
+    assert given == ["item 0", "item 1", "item 2"]
 
 
-def test_where_making_fails_nothing_later_hides_it() -> None:
-    def fails() -> int:
-        raise ValueError("making failed")
+def test_where_using_fails_no_more_is_computed() -> None:
+    computed: list[str] = []
 
-    with pytest.raises(ValueError, match="making failed"):
-        list(one_behind(iter([lambda: 1, fails, lambda: 2, lambda: 3])))
+    def counted() -> Iterator[str]:
+        for item in numbered(100):
+            computed.append(item)
+            yield item
+
+    with pytest.raises(KeyError):
+        for each in ahead(counted()):
+            raise KeyError(each)
+    assert len(computed) <= 2
