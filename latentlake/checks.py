@@ -12,7 +12,8 @@ import polars as pl
 
 from latentlake.flow import Stage
 from latentlake.metrics import mean_interval
-from latentlake.study import SPLITS, Study
+from latentlake.study import Study
+from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES
 
 Figures = dict[str, int | float | str]

@@ -186,7 +186,8 @@ class Plan:
     def reasons(self, planned: Sequence[Planned]) -> dict[Key, str]:
         """Why partitions are not up to date; what was read before is looked up in the lake for these alone."""
         stale = [each for each in planned if each.state is State.STALE]
-        before = self._catalog.inputs([each.key for each in stale if each.key in self.publications]) if stale else {}
+        known = [each.key for each in stale if each.key in self.publications]
+        before = self._catalog.inputs(known) if known else {}
         reasons = {each.key: f"{each.above} is not up to date" for each in planned if each.state is State.WAITING}
         for each in stale:
             recipe, published = self.recipe(each.stage, each.partition), self.publications.get(each.key)

@@ -14,7 +14,7 @@ import polars as pl
 
 from latentlake.digest import mix, seed_of, token_hash
 from latentlake.errors import LakeError
-from latentlake.study import SPLITS
+from latentlake.study_corpus import SPLITS
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.flow import Flow
 from latentlake.stages import examples, latents
 from latentlake.stages.contexts import Packing, assign_splits, pack
-from latentlake.study import SPLITS, Split, Study
+from latentlake.study import Study
+from latentlake.study_corpus import SPLITS, Split
 from latentlake.tables import TABLES
 from latentlake.windows import Firings, Windows, find_windows, read_firings
 from latentlake.work import Work

@@ -20,14 +20,17 @@ MAY_IMPORT = {
     "latentlake/fetching": [],
     "latentlake/hub": ["latentlake.errors"],
     "latentlake/files": ["latentlake.errors"],
-    "latentlake/corpora": [f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study")],
+    "latentlake/corpora": [
+        f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
+    ],
     "latentlake/prompts": ["latentlake.digest"],
+    "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
     "latentlake/study": [
         f"latentlake.{name}"
         for name in (
-            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_errors",
+            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_corpus", "study_errors",
         )
     ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
@@ -37,7 +40,7 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "corpus", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins", "protocols", "scorers",
-            "study", "tables", "windows", "work",
+            "study", "study_corpus", "tables", "windows", "work",
         )
     ],
     "latentlake/explainers": [

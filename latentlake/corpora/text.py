@@ -12,7 +12,7 @@ from latentlake.errors import InputError
 from latentlake.registry import FORMATS
 
 if TYPE_CHECKING:
-    from latentlake.study import Source
+    from latentlake.study_corpus import Source
 
 
 @FORMATS.register("text")

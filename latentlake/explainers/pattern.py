@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from latentlake.choices import EmbedderName, ExplainSample, LLMName, Refers, SelectSample
+from latentlake.choices import EmbedderName, ExplainSample, LLMName, Positive, Refers, SelectSample
 from latentlake.explainers import Explainer, Hypothesis
 from latentlake.explainers.tokens import list_tokens, top_words
 from latentlake.marking import mark, marked_words
@@ -22,8 +22,6 @@ from latentlake.registry import EXPLAINERS
 
 if TYPE_CHECKING:
     from latentlake.work import Work
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 @EXPLAINERS.register("pattern")

@@ -60,12 +60,8 @@ def encode(
     Raises:
         InputError: the shard has more tokens, or a dictionary more latents, than fit.
     """
-    lengths = np.array([len(context) for context in contexts])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts, is_kept = _positions(contexts, excluded)
     _require_fit(int(starts[-1]), coders)
-    is_kept = np.ones(starts[-1], dtype=bool)
-    for start, places in zip(starts, excluded, strict=False):
-        is_kept[start + np.asarray(places, dtype=np.int64)] = False
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
     under_way: deque[tuple[str, Fetched, np.ndarray]] = deque()
 
@@ -87,6 +83,15 @@ def encode(
         report(done / starts[-1])
     collect(0)
     return {name: _sorted(parts.pop(name)) for name in coders}
+
+
+def _positions(contexts: Sequence[Sequence[int]], excluded: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each context starts, int64 [contexts + 1], and whether a position carries activations, bool [positions]."""
+    starts = np.concatenate([[0], np.cumsum([len(context) for context in contexts], dtype=np.int64)])
+    is_kept = np.ones(starts[-1], dtype=bool)
+    for start, places in zip(starts, excluded, strict=False):
+        is_kept[start + np.asarray(places, dtype=np.int64)] = False
+    return starts, is_kept
 
 
 def _sorted(parts: list[np.ndarray]) -> np.ndarray:

@@ -10,7 +10,8 @@ import polars as pl
 
 from latentlake.digest import mix, seed_of
 from latentlake.protocols import Subject
-from latentlake.study import SPLITS, Sample
+from latentlake.study import Sample
+from latentlake.study_corpus import SPLITS
 from latentlake.windows import Firings, Windows, find_windows, read_firings
 from latentlake.work import Tables, Work
 

@@ -7,7 +7,8 @@ import polars as pl
 
 from latentlake.digest import mix, seed_of
 from latentlake.protocols import Subject
-from latentlake.study import SPLITS, Selection
+from latentlake.study import Selection
+from latentlake.study_corpus import SPLITS
 from latentlake.windows import Firings, Windows, find_windows, read_firings
 from latentlake.work import Tables, Work
 
