@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModel
 
 from benchmarks.quickstart import BATCH_TOKENS, K, Quickstart, open_quickstart, random_coder
@@ -35,9 +36,7 @@ class Bare:
         self._model: Any = AutoModel.from_pretrained(model, dtype=torch.float32, local_files_only=True).eval()
         self._model.layers = self._model.layers[: LAYERS[0] + 1]
         self._model.norm = torch.nn.Identity()
-        self._coders = [
-            {name: tensor.float() for name, tensor in load_file(each / "sae.safetensors").items()} for each in coders
-        ]
+        self._coders = [_weights(each) for each in coders]
 
     @torch.inference_mode()
     def run(self, contexts: list[Context]) -> None:
@@ -46,11 +45,16 @@ class Bare:
         for start in range(0, len(contexts), size):
             tokens = torch.tensor([context.tokens for context in contexts[start : start + size]])
             states = self._model(input_ids=tokens, use_cache=False, output_hidden_states=len(self._coders) > 1)
-            for layer, tensors in zip(LAYERS, self._coders, strict=False):
+            for layer, (weight, bias) in zip(LAYERS, self._coders, strict=False):
                 hidden = states.last_hidden_state if layer == LAYERS[0] else states.hidden_states[layer + 1]
-                centred = hidden.flatten(0, 1) - tensors["b_dec"]
-                before = torch.addmm(tensors["encoder.bias"], centred, tensors["encoder.weight"].T)
-                before.relu_().topk(K, sorted=False)
+                torch.addmm(bias, hidden.flatten(0, 1), weight.T).topk(K, sorted=False)[0].relu_()
+
+
+def _weights(coder: Path) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a coder's encoder, its centre folded into the bias: the least work that gives its activations."""
+    tensors = {name: tensor.float() for name, tensor in load_file(coder / "sae.safetensors").items()}
+    weight: Tensor = tensors["encoder.weight"]
+    return weight, tensors["encoder.bias"] - weight @ tensors["b_dec"]
 
 
 class Stage:

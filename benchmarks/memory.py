@@ -37,8 +37,8 @@ class Silent:
         return lambda *given, **named: None
 
 
-def prepare(folder: Path, shards: int) -> Path:
-    """The quickstart's study on so many shards: those that the study lists."""
+def prepare(folder: Path) -> Path:
+    """The quickstart's study on all files of its texts, in small shards."""
     study = yaml.safe_load((ROOT / "study.yaml").read_text())
     study = {name: study[name] for name in ("name", "blocks", "corpus", "subject", "dictionaries")}
     study["corpus"]["documents_per_shard"] = DOCUMENTS
@@ -56,19 +56,19 @@ def resident() -> int:
 
 def compute(folder: Path, shards: int) -> dict[str, Any]:
     """Compute activations of so many shards; returns what the process held after each, and at most, in MB."""
-    study = load_study(prepare(folder, shards))
+    study = load_study(prepare(folder))
     origins, flow, lake = Origins(study, ROOT / ".cache"), Flow(study), Lake(str(folder / "lake"), study.name)
     handles = LazyHandles(study, origins, "cpu", 4096)
     executor = Executor(flow, lake, origins, handles, Silent(), "run", "launch")
     keys = list(origins.shards)[:shards]
+    assert len(keys) == shards, f"the texts make {len(keys)} shards only; lower --tokens"
     for name, compute_stage in (("subject", roots.subject), ("dictionaries", roots.dictionaries)):
         list(executor.execute(name, flow.partitions(flow[name], []), each(compute_stage)))
     list(executor.execute("contexts", keys, each(contexts.compute)))
     held = []
     for _ in executor.execute("activations", [f"layer9|{key}" for key in keys], activations.compute):
         held.append(resident())
-    tokens = Catalog(lake).publications("activations")
-    assert len(tokens) == shards
+    assert len(Catalog(lake).publications("activations")) == shards
     return {"held": held, "peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)}
 
 

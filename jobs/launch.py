@@ -16,7 +16,7 @@ from latentlake.plan import Plan, Planned, State, product_ranges
 
 REASON_TAG, WORK_TAG = "latentlake/reason", "latentlake/work"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-_VERIFIED = ("subject", "dictionaries", "selections")  # what `Origins.verify` holds against each other
+_VERIFIED = ("subject", "dictionaries", "selections", "contexts")  # what `Origins.verify` holds against each other
 _LONGEST = 200  # characters of a reason; Dagster shows tags in one line
 
 

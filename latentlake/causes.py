@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from latentlake.catalog import BUILDING, Consumed, Key
+from latentlake.catalog import BUILDING, DROPPED, Consumed, Key
 from latentlake.plan import OUTSIDE, changes, name_of
 from latentlake.view import View
 
@@ -89,12 +89,14 @@ class _Search:
             for each in self._new[key]["inputs"]
             if any(self._kind(above) == "added" for above in self._above(key, each["asset"], each["partition"]))
         ]
-        is_begun = key in self._old and self._old[key]["state"] == BUILDING
-        return came or [Cause(*key, "finished" if is_begun else "new")]
+        was = str(self._old[key]["state"]) if key in self._old else ""
+        return came or [Cause(*key, {BUILDING: "finished", DROPPED: "derived again"}.get(was, "new"))]
 
     def _of_removed(self, key: Key) -> list[Cause]:
         if key[0] not in self._new_assets:
             return [Cause(key[0], None, "no longer in the study")]
+        if self._new[key]["state"] == DROPPED:
+            return [Cause(*key, "dropped to save room")]
         is_begun = self._new[key]["state"] == BUILDING
         return [Cause(*key, "begun again and not finished" if is_begun else "no longer in the study")]
 

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from glob import glob
-from itertools import islice
+from glob import glob, has_magic
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def list_shards(corpus: Corpus, home: Path, facts: FileFacts) -> list[Shard]:
             continue
         for path in _paths(name, source, home):
             known = facts.get(path, f"documents:{digest(source.reading)}", partial(_survey, source))
-            shards += _cut_file(name, source, path, known, corpus.documents_per_shard)
+            shards += _cut_file(name, source, path, _stem_of(path, source, home), known, corpus.documents_per_shard)
     _require_unique(shards)
     return shards
 
@@ -123,8 +123,16 @@ def _survey(source: Source, path: Path) -> dict[str, Any]:
     return {"documents": count, "sha256": file_sha256(path)}
 
 
-def _cut_file(name: str, source: Source, path: Path, known: dict[str, Any], size: int) -> Iterator[Shard]:
-    stem, stamp = _stem(path.name.split(".")[0]), stamp_of(path)
+def _stem_of(path: Path, source: Source, home: Path) -> str:
+    """A file's name in the keys of its shards: with the folders in which the glob found it."""
+    assert source.path is not None
+    fixed = takewhile(lambda part: not has_magic(part), Path(source.path).parts[:-1])
+    inside = path.relative_to(home.joinpath(*fixed))
+    return _stem("_".join([*inside.parts[:-1], path.name.split(".")[0]]))
+
+
+def _cut_file(name: str, source: Source, path: Path, stem: str, known: dict[str, Any], size: int) -> Iterator[Shard]:
+    stamp = stamp_of(path)
     for index, first, count in _ranges(known["documents"], size):
         yield Shard(f"{name}-{stem}-{index:04d}", name, path.name, path, stamp, first, count, known["sha256"], source)
 
@@ -227,7 +235,7 @@ def _document(path: Path, name: str, place: str, record: Any, source: Source) ->
 def _is_blank(fields: Mapping[str, Any], source: Source) -> bool:
     """Whether a record has the field, with nothing in it: one that lacks it is another mistake."""
     wanted = source.tokens or source.text
-    return wanted in fields and (fields[wanted] is None or not str(fields[wanted]).strip(" \t\r\n[]"))
+    return wanted in fields and (fields[wanted] is None or not str(fields[wanted]).strip("[]").strip())
 
 
 def _are_ids(tokens: Any) -> bool:

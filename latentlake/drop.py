@@ -6,6 +6,9 @@ from latentlake.catalog import Catalog, Consumed, Made
 from latentlake.flow import Stage
 from latentlake.lake import Lake
 
+# kinds of stages whose rows may be dropped
+DROPPABLE = ("activations",)
+
 
 def droppable(lake: Lake, stage: Stage) -> list[str]:
     """Keys of the partitions of a stage whose rows are there."""
@@ -15,7 +18,7 @@ def droppable(lake: Lake, stage: Stage) -> list[str]:
 def drop(lake: Lake, stage: Stage, keys: Sequence[str]) -> None:
     """Delete the rows of some partitions, having first said in ``partitions`` that they are gone and can be derived again.
 
-    The files stay until the table is vacuumed.
+    The files stay until the table is vacuumed. No run should go on meanwhile: what it makes of these rows is refused.
     """
     catalog = Catalog(lake)
     publications = catalog.publications(stage.name)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.checks import Check, Checked, Result, checks_of
 from latentlake.digest import digest, rows_digest
+from latentlake.drop import DROPPABLE
 from latentlake.errors import LakeError
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
@@ -137,6 +138,7 @@ class Executor:
     def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan, start: float) -> Outcome:
         """Check the rows, commit them, and only then say so."""
         catalog, publication = Catalog(self.lake), begun.publication
+        self._require_standing(stage, publication.partition, plan)
         rows = {name: TABLES[name].conform(written[name]) for name in stage.tables}
         self._require_sound(stage, publication.partition, rows, plan)
         facts = {"asset": stage.name, "partition": publication.partition, "recipe": publication.recipe, "run": self.run}
@@ -153,6 +155,18 @@ class Executor:
         published = catalog.publish(Made(publication, begun.inputs, begun.where, written_to))
         reader = self._reader(stage, publication.partition, plan)
         return Outcome(published, begun.inputs, True, reader, monotonic() - start)
+
+    def _require_standing(self, stage: Stage, key: str, plan: Plan) -> None:
+        """Refuse what was made while rows that it reads were dropped: it may be made of a part of them."""
+        for source in stage.inputs:
+            if self.flow[source.stage].kind in DROPPABLE:
+                states = Catalog(self.lake).publications(source.stage)
+                for above in self.flow.upstream(stage, key, source, plan.shards):
+                    if not states[source.stage, above].is_published:
+                        raise LakeError(
+                            f"{name_of(source.stage, above)} was dropped while {name_of(stage.name, key)} was made of it, "
+                            "which is not published. Start again"
+                        )
 
     def _require_sound(self, stage: Stage, key: str, rows: dict[str, pa.Table], plan: Plan) -> None:
         """Refuse rows that fail a check which protects data."""

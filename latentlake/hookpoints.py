@@ -34,16 +34,13 @@ _TRANSFORMER_LENS = {
     "hook_mlp_out": "mlp",
     "mlp.hook_post": "mlp.neurons",
 }
-# modules of Hugging Face's decoders, as sparsify and Gemma Scope 2 name them
+# modules of Hugging Face's decoders that are a site in every family that has them, as sparsify and Gemma Scope 2 name them; the
+# output of an MLP is none: in some families a norm comes before it is added
 _MODULES = {
     "": "",
     "output": "",
     "input": "input",
-    "self_attn": "attention",
-    "self_attn.output": "attention",
     "self_attn.o_proj.input": "attention.z",
-    "mlp": "mlp",
-    "mlp.output": "mlp",
     "mlp.input": "mlp.input",
     "mlp.down_proj.input": "mlp.neurons",
     "post_feedforward_layernorm": "mlp",

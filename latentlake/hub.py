@@ -42,5 +42,5 @@ def _answered(what: str, revision: str | None) -> Iterator[None]:
     except (OSError, ValueError, unreachable) as error:
         raise InputError(
             f"{what} is no path here, and the hub does not give it at revision {revision or 'main'!r}: {error}. Correct the "
-            "name, log in with `hf auth login` where it is gated, and unset HF_HUB_OFFLINE to ask the hub."
+            "name, log in with `hf auth login` where it is gated, and set HF_HUB_OFFLINE=0 to ask the hub."
         ) from error

@@ -13,7 +13,7 @@ from latentlake.digest import digest
 from latentlake.engines import checkpoint
 from latentlake.errors import InputError, nearest
 from latentlake.files import FileFacts
-from latentlake.hookpoints import neutral, site_of, written_by
+from latentlake.hookpoints import neutral, written_by
 from latentlake.registry import CODERS
 from latentlake.study import Study
 
@@ -105,7 +105,6 @@ class Origins:
             InputError: a hookpoint is not in the model, a coder is not as wide as its output, or a latent is asked for
             that the coder does not have.
         """
-        self._verify_tokenizer()
         for name, choice in self.study.dictionaries.items():
             found, wanted = self.dictionary(name).d_in, self._verify_hookpoint(name, choice.hookpoint)
             self._verify_hookpoint(name, written_by(choice.hookpoint, choice.writes))
@@ -115,37 +114,46 @@ class Origins:
                     f"{choice.hookpoint} of {self.study.subject.model} gives {wanted}; name the coder made for it"
                 )
             self._verify_latents(name)
+        self._verify_tokens()
 
     def _verify_hookpoint(self, name: str, hookpoint: str) -> int | None:
-        """Width of a hookpoint, which must be there; None where only a pass with numbers would say."""
+        """Width of a hookpoint, which must be there; None where only a pass with numbers would say.
+
+        What the configuration does not tell is looked up in the model's modules, which loads torch, but no weights.
+        """
         known = neutral(hookpoint)
         if known in self._hookpoints:
             return self._hookpoints[known]
-        is_own = site_of(hookpoint) is None and "." in hookpoint
-        width, remedy = self._width_of_module(hookpoint) if is_own else (None, nearest(known, self._hookpoints))
-        if remedy is not None:
-            raise InputError(
-                f"dictionaries.{name}: the model {self.study.subject.model} has no hookpoint {hookpoint!r}{remedy}"
-            )
-        return width
-
-    def _width_of_module(self, name: str) -> tuple[int | None, str | None]:
-        """Width of a module by its own name, or else the nearest names; loads torch, but no weights."""
-        from latentlake.engines.modules import place_of
+        from latentlake.engines.modules import UnknownArchitectureError, modules_of, place_of
         from latentlake.engines.skeleton import config_of, skeleton, width_of
 
         decoder = skeleton(config_of(self.subject.path))
-        modules = [each for each, _ in decoder.named_modules()]
-        if name.removesuffix(".input").removesuffix(".output").removeprefix("model.") not in modules:
-            return None, nearest(name, [*self._hookpoints, *modules])
-        return width_of(decoder, place_of(decoder, name)), None
+        try:
+            return width_of(decoder, place_of(decoder, hookpoint))
+        except UnknownArchitectureError as error:
+            raise InputError(f"dictionaries.{name}: {error}") from error
+        except InputError as error:
+            close = nearest(known, [*self._hookpoints, *modules_of(decoder)])
+            raise InputError(
+                f"dictionaries.{name}: the model {self.study.subject.model} has no hookpoint {hookpoint!r}{close}"
+            ) from error
 
-    def _verify_tokenizer(self) -> None:
-        sizes = checkpoint.vocabulary(self.subject.path)
+    def _verify_tokens(self) -> None:
+        """Refuse a tokenizer, special tokens and a context length that are not of the model."""
+        corpus, sizes = self.study.corpus, checkpoint.vocabulary(self.subject.path)
         if sizes is not None and sizes.tokenizer > sizes.model:
             raise InputError(
                 f"subject: the tokenizer beside {self.study.subject.model} makes token ids up to {sizes.tokenizer - 1:,}, but "
                 f"the model knows {sizes.model:,}; put the model's own tokenizer there"
+            )
+        for name, token in (("bos", corpus.bos), ("separator", corpus.separator)):
+            if sizes is not None and isinstance(token, int) and token >= sizes.model:
+                raise InputError(f"corpus.{name}: there is no token {token:,}; the model knows {sizes.model:,}")
+        most = checkpoint.longest(self.subject.path)
+        if most is not None and corpus.context_length > most:
+            raise InputError(
+                f"corpus.context_length is {corpus.context_length:,}, and {self.study.subject.model} reads {most:,} tokens at "
+                "most"
             )
 
     def _verify_latents(self, name: str) -> None:

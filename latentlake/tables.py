@@ -172,7 +172,7 @@ _DECLARED = (
             Column("digest", STRING, "digest of the checkpoint's files"),
         ),
         keys=("dictionary",),
-        identity=("hookpoint", "writes", "format", "width", "d_in", "k", "digest"),
+        identity=("hookpoint", "format", "width", "d_in", "k", "digest"),
         partition_by=("dictionary",),
     ),
     Table(

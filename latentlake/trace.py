@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from latentlake.catalog import PUBLISHED
+from latentlake.catalog import DROPPED, PUBLISHED
 from latentlake.errors import LakeError, nearest
 from latentlake.tables import TABLES
 from latentlake.view import View
@@ -228,7 +228,8 @@ def _texts(view: View, keys: pl.Series) -> pl.DataFrame:
 def _versions(view: View, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
-    latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).filter(state=PUBLISHED).collect()
+    latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
+    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]))
     others = (
         latest.select("asset", "partition", "where")
         .explode("where", empty_as_null=False)

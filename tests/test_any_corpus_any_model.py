@@ -167,6 +167,33 @@ def test_tokens_of_another_model_are_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"bos": SIZE}, rf"corpus\.bos: there is no token {SIZE}; the model knows {SIZE}"),
+        ({"separator": 999}, r"corpus\.separator: there is no token 999"),
+        ({"context_length": 129}, r"corpus\.context_length is 129, and model reads 128 tokens at most"),
+    ],
+)
+def test_a_corpus_that_does_not_fit_the_model_is_refused_before_anything_is_written(
+    tmp_path: Path, choices: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(prepare(tmp_path, "llama", **choices))
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_shard_without_documents_has_no_rows(tmp_path: Path) -> None:
+    prepare(tmp_path, "llama", only=("lines", "early"), documents_per_shard=3)
+    study = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    study["corpus"]["sources"]["lines"] = {"path": "a.jsonl", "empty": "skip"}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in [*documents(0, 3), " ", " "]))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    view = run(tmp_path)
+    assert set(view.activations.collect()["shard"]) == {"lines-a-0000"}
+    assert view.partitions.filter(asset="activations", partition="early|lines-a-0001").collect().height > 0
+
+
 def test_a_tokenizer_of_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     prepare(tmp_path, "llama")
     tokenizer(SIZE + 20).save_pretrained(tmp_path / "model")

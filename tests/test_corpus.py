@@ -277,6 +277,23 @@ def test_every_kind_of_file_gives_the_same_documents(tmp_path: Path) -> None:
                 assert [each.name for each in found] == [row["title"] for row in rows]
 
 
+def test_a_delimiter_may_lie_across_what_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Ünïcödé", "b", "日本 c", "d" * 9]
+    (tmp_path / "a.txt").write_text("--==--".join(texts))
+    for size in range(1, 9):
+        monkeypatch.setattr("latentlake.corpora.text._CHUNK", size)
+        found = all_documents(tmp_path, corpus(2, docs={"path": "a.txt", "delimiter": "--==--"}))
+        assert [each.text for each in found] == texts
+
+
+def test_files_of_one_name_in_several_folders_make_shards_of_their_own(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        write(tmp_path / "docs" / folder / "a.jsonl", records(0, 1))
+    assert keys(tmp_path, corpus(docs={"path": "docs/**/*.jsonl"})) == ["docs-x_a-0000", "docs-y_a-0000"]
+    assert keys(tmp_path, corpus(docs={"path": "docs/x/*.jsonl"})) == ["docs-a-0000"]
+
+
 def test_a_file_of_text_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One.\n\nTwo.")
     assert all_documents(tmp_path, corpus(docs={"path": "*.txt"})) == [Document("a.txt:0", "One.\n\nTwo.")]
@@ -298,7 +315,7 @@ def test_what_is_no_list_of_token_ids_is_refused(tmp_path: Path, tokens: Any) ->
 
 
 def test_empty_documents_are_refused_or_passed_over(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", [*records(0, 2), {"text": " "}, {"text": None}, *records(2, 3)])
+    write(tmp_path / "a.jsonl", [*records(0, 2), {"text": " "}, {"text": None}, {"text": "\xa0\u3000"}, *records(2, 3)])
     assert "line 3: no text in the field 'text'" in refusal(tmp_path)
     found = all_documents(tmp_path, corpus(2, docs={"path": "a.jsonl", "empty": "skip"}))
     assert [each.text for each in found] == ["text 0", "text 1", "text 2"]
@@ -374,6 +391,7 @@ def test_a_data_set_gives_its_records_in_order(tmp_path: Path, kind: str) -> Non
     ]  # fmt: skip
     found = [document for shard in shards for document in read_documents(shard)]
     assert found == [Document(f"title {n}", f"text {n}") for n in range(9)]
+    (tmp_path / "set" / "cache-123.arrow").write_bytes(b"what the library remembers")
     fewer = list_shards(corpus(4, set={**source, "documents": 5}), tmp_path, FileFacts(tmp_path / "cache"))
     assert fewer[0].digest == shards[0].digest
 

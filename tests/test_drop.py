@@ -8,7 +8,9 @@ from latentlake.cli import main
 from latentlake.drop import drop
 from latentlake.errors import LakeError
 from latentlake.plan import State
+from latentlake.stages import latents
 from latentlake.upkeep import maintain
+from latentlake.work import Tables, Work
 from tests.workbench import Workbench
 
 
@@ -92,6 +94,28 @@ def test_what_would_read_them_by_hand_is_refused_and_not_made_of_nothing(dropped
         LakeError, match=r"examples/test\[0\|one\] reads activations\[one\|docs-a-0000\], whose rows were dropped"
     ):
         job.execute_in_process(instance=dropped.instance, tags=tags)
+
+
+def test_rows_dropped_while_something_is_made_of_them_are_noticed(
+    materialized: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialized.study["selection"]["min_windows"] = {"explain": 3, "select": 2, "score": 4}
+    lake, stage = materialized.lake.open("tiny"), materialized.prepare().flow["activations"]
+    compute = latents.compute
+
+    def drop_first(work: Work) -> Tables:
+        if materialized.lake.open("tiny").scan("activations", {"shard": "docs-a-0000"}).limit(1).collect().height:
+            drop(lake, stage, ["one|docs-a-0000"])
+        return compute(work)
+
+    monkeypatch.setattr(latents, "compute", drop_first)
+    with pytest.raises(
+        LakeError, match=r"activations\[one\|docs-a-0000\] was dropped while latents\[0\|one\] was made of it"
+    ):
+        materialized.run()
+    monkeypatch.setattr(latents, "compute", compute)
+    assert materialized.run()["activations"] == 1
+    assert materialized.stale() == {}
 
 
 def test_what_changed_is_stale_whether_it_was_dropped_or_not(dropped: Workbench) -> None:

@@ -1,5 +1,6 @@
 """Hookpoints: one neutral name, whatever other libraries or a model's family call it, and the module behind it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
+    Glm4Config,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -18,8 +23,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from latentlake.engines import checkpoint
 from latentlake.engines.modules import hook, place_of
 from latentlake.engines.skeleton import decoder_of, skeleton, width_of
+from latentlake.engines.subject import HookedSubject
 from latentlake.errors import InputError
 from latentlake.hookpoints import SITES, Site, all_sites, neutral, site_of, written_by
 
@@ -35,6 +42,7 @@ FAMILIES: dict[str, Any] = {
     "gpt_neox": GPTNeoXConfig(**SHAPE),
     "gpt2": GPT2Config(n_layer=3, n_embd=32, n_head=4, n_inner=80, vocab_size=100),
     "phi": PhiConfig(**SHAPE),
+    "glm4": Glm4Config(**SHAPE, num_key_value_heads=2, head_dim=8, pad_token_id=1),
     "opt": OPTConfig(
         num_hidden_layers=3, hidden_size=32, ffn_dim=80, num_attention_heads=4, vocab_size=100, word_embed_proj_dim=32
     ),
@@ -57,7 +65,6 @@ def test_a_neutral_name_is_its_own(name: str) -> None:
         ("blocks.9.attn.hook_z", "layers.9.attention.z"),
         ("blocks.9.hook_mlp_out", "layers.9.mlp"),
         ("blocks.9.mlp.hook_post", "layers.9.mlp.neurons"),
-        ("layers.9.self_attn", "layers.9.attention"),
         ("layers.9.self_attn.o_proj.input", "layers.9.attention.z"),
         ("layers.9.post_feedforward_layernorm", "layers.9.mlp"),
         ("model.layers.9", "layers.9"),
@@ -75,7 +82,18 @@ def test_names_of_other_libraries_are_translated(name: str, wanted: str) -> None
     assert neutral(name) == wanted
 
 
-@pytest.mark.parametrize("name", ["layers.9.nothing", "blocks.9.hook_nothing", "model.embed_tokens", "h.3.mlp.c_fc"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers.9.nothing",
+        "blocks.9.hook_nothing",
+        "model.embed_tokens",
+        "h.3.mlp.c_fc",
+        "model.layers.9.mlp",
+        "layers.9.mlp.output",
+        "layers.9.self_attn",
+    ],
+)
 def test_what_is_no_site_stays_as_it_is(name: str) -> None:
     assert site_of(name) is None
     assert neutral(name) == name
@@ -98,7 +116,19 @@ def test_a_site_is_found_in_every_family_and_has_the_width_that_the_configuratio
     assert found == (None if family == "opt" else wanted[SITES[site]])
 
 
-@pytest.fixture(params=["llama", "gemma2", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_widths_out_of_the_configuration_are_those_of_the_modules(family: str, tmp_path: Path) -> None:
+    FAMILIES[family].save_pretrained(tmp_path)
+    stated = checkpoint.hookpoints(tmp_path)
+    assert {"layers.1", "layers.1.input", "layers.1.attention", "layers.1.mlp", "layers.1.mlp.input"} <= stated.keys()
+    decoder = skeleton(FAMILIES[family])
+    for site in SITES:
+        name = Site(1, site).name
+        if name in stated and family != "opt":
+            assert stated[name] == width_of(decoder, place_of(decoder, name))
+
+
+@pytest.fixture(params=["llama", "gemma2", "gpt_neox", "gpt2", "glm4"])
 def decoder(request: pytest.FixtureRequest) -> nn.Module:
     """A small model with random weights."""
     torch.manual_seed(0)
@@ -177,6 +207,46 @@ def test_a_family_whose_modules_have_other_names_is_refused_with_what_there_is()
     with pytest.raises(InputError, match=r"unknown architecture: no module of a LlamaDecoderLayer.*perceptron.*fc1"):
         place_of(decoder, "layers.1.mlp.input")
     assert place_of(decoder, "layers.1.perceptron.input").module == "layers.1.perceptron"
+
+
+def test_a_modules_own_name_is_that_module_whatever_follows_it() -> None:
+    decoder = skeleton(FAMILIES["gemma2"])
+    assert place_of(decoder, "layers.1.mlp").module == "layers.1.post_feedforward_layernorm"
+    assert place_of(decoder, "model.layers.1.mlp.output").module == "layers.1.mlp"
+    assert place_of(decoder, "layers.1.self_attn").module == "layers.1.self_attn"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GraniteConfig(**SHAPE, num_key_value_heads=2, residual_multiplier=0.5),
+        BloomConfig(n_layer=3, hidden_size=32, n_head=4, vocab_size=100),
+    ],
+    ids=["granite", "bloom"],
+)
+@pytest.mark.parametrize("site", ["attention", "mlp"])
+def test_where_a_module_does_not_put_out_what_is_added_it_is_refused(config: Any, site: str) -> None:
+    with pytest.raises(InputError, match="does not put out what is added to the residual stream"):
+        place_of(skeleton(config), f"layers.1.{site}")
+    assert place_of(skeleton(config), "layers.1").layer == 1
+
+
+def test_lists_of_modules_are_no_hookpoints() -> None:
+    with pytest.raises(InputError, match=r"no hookpoint 'model\.layers'"):
+        place_of(skeleton(FAMILIES["llama"]), "model.layers")
+
+
+def test_states_do_not_depend_on_what_else_is_hooked(tmp_path: Path) -> None:
+    """Falcon adds attention to what the MLP put out, in the same memory."""
+    torch.manual_seed(0)
+    config = FalconConfig(num_hidden_layers=3, hidden_size=32, num_attention_heads=4, vocab_size=100, alibi=False)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+
+    def states(names: list[str]) -> torch.Tensor:
+        [(_, found)] = HookedSubject(tmp_path).activations([[5, 6, 7, 8]], names)
+        return found["layers.1.mlp"]
+
+    assert torch.equal(states(["layers.1.mlp"]), states(["layers.1.mlp", "layers.2"]))
 
 
 def test_what_is_no_language_model_is_refused() -> None:

@@ -58,7 +58,7 @@ def states_of(subject: HookedSubject, contexts: list[list[int]], names: list[str
 
 @torch.inference_mode()
 def plain(folder: Path, context: list[int], name: str) -> torch.Tensor:
-    """A hookpoint's state in a pass of the whole model over one context, by a hook of torch's own."""
+    """A hookpoint's state in a pass of the whole model over one context."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.eval()
     seen: list[torch.Tensor] = []
@@ -150,9 +150,14 @@ def test_a_context_that_does_not_fit_alone_is_an_error(llama: Path) -> None:
         list(subject.activations([[BOS] * 11, [BOS] * 11], ["layers.1"]))
 
 
-def test_other_errors_of_torch_are_not_taken_for_want_of_memory(llama: Path) -> None:
-    with pytest.raises((RuntimeError, IndexError)):
-        list(HookedSubject(llama).activations([[SIZE + 5, 1], [1, 1]], ["layers.1"]))
+def test_other_errors_of_torch_are_not_taken_for_want_of_memory(llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    subject = HookedSubject(llama)
+    list(subject.activations([[BOS]], ["layers.1"]))
+    subject._decoder.forward = scarce = Scarce(subject._decoder, 10, RuntimeError("another error"))
+    with pytest.raises(RuntimeError, match="another error"):
+        list(subject.activations([[BOS] * 8, [BOS] * 8], ["layers.1"]))
+    assert scarce.passes == []
+    assert caplog.records == []
 
 
 def test_a_subject_may_be_spread_over_the_devices_that_there_are(llama: Path, contexts: list[list[int]]) -> None:

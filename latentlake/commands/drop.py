@@ -1,6 +1,7 @@
 """Delete activations to save room; what was made of them stays up to date, and they are derived again when they are needed.
 
-Without --yes only lists them. Files stay until the table is vacuumed, by the job `maintenance` or at once with --vacuum.
+Without --yes only lists them. No run should go on meanwhile: what it makes of dropped rows is refused. Files stay until the
+table is vacuumed, by the job `maintenance` or at once with --vacuum.
 """
 
 import argparse

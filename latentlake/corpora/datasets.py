@@ -33,11 +33,16 @@ def revision_of(source: Source, home: Path, facts: FileFacts) -> str:
     """
     folder = folder_of(source, home)
     if folder is not None:
-        files = sorted(each for each in folder.rglob("*") if each.is_file())
+        files = sorted(each for each in folder.rglob("*") if each.is_file() and _is_content(each.relative_to(folder)))
         return digest([[each.relative_to(folder).as_posix(), facts.sha256(each)] for each in files])
     if source.revision and re.fullmatch(r"[0-9a-f]{40}", source.revision):
         return source.revision
     return dataset_commit(str(source.dataset), source.revision)
+
+
+def _is_content(inside: Path) -> bool:
+    """Whether a file is of the data set, and not what its library left there."""
+    return not inside.name.startswith("cache-") and not any(part.startswith(".") for part in inside.parts)
 
 
 def records(source: Source, home: Path, revision: str, first: int) -> Iterator[Record]:

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,9 @@ def locate(reference: str, base: Path, revision: str | None = None) -> Path:
             raise InputError(f"Model {reference!r} lies on the disk and has no revisions. Leave out `revision`.")
         return path
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
-        return snapshot(reference, revision, _OF_A_MODEL)
+        found = snapshot(reference, revision, _OF_A_MODEL)
+        has_weights = any(found.glob("*.safetensors"))
+        return found if has_weights else snapshot(reference, revision, (*_OF_A_MODEL, "*.bin"))
     raise InputError(f"Model {reference!r}: there is nothing at {path}. Correct the path in the study.")
 
 
@@ -75,6 +78,9 @@ def files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = sorted(each for each in path.rglob("*") if each.is_file() and _defines(each.relative_to(path)))
+    if path.parent.name == "snapshots" and any(each.suffix == ".safetensors" for each in found):
+        # others may have fetched the same weights in other formats into the hub's cache
+        found = [each for each in found if any(fnmatch(each.name, pattern) for pattern in _OF_A_MODEL)]
     if not found:
         raise InputError(f"Model directory {path} holds no files of a model. Correct the path in the study.")
     return found
@@ -106,6 +112,19 @@ class Vocabulary(NamedTuple):
 def vocabulary(path: Path) -> Vocabulary | None:
     """Sizes of a model's two vocabularies; None where a file does not say."""
     return _vocabulary_of_gguf(path) if path.is_file() else _vocabulary_of_directory(path)
+
+
+def longest(path: Path) -> int | None:
+    """Tokens of the longest context that a model reads; None where a file does not say."""
+    if path.is_file():
+        from gguf import GGUFReader
+
+        fields = GGUFReader(path).fields
+        stated = fields.get(f"{fields['general.architecture'].contents()}.context_length")
+        return None if stated is None else int(stated.contents())
+    config = json.loads((path / "config.json").read_text())
+    found = config.get("text_config", config).get("max_position_embeddings")
+    return None if found is None else int(found)
 
 
 def _vocabulary_of_gguf(path: Path) -> Vocabulary | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -16,6 +17,16 @@ _MLP = ("mlp", "feed_forward", "ffn")
 _OUT_OF_HEADS = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 _OUT_OF_NEURONS = ("down_proj", "dense_4h_to_h", "c_proj", "fc2", "w2", "wo", "fc_out")
 _INTO_NEURONS = ("fc1",)  # of families whose block has no module for its MLP
+
+
+_NORMS_AFTER = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
+
+
+class UnknownArchitectureError(InputError):
+    """The model's family is built in a way in which a hookpoint cannot be found."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ def blocks_of(decoder: nn.Module) -> str:
         if isinstance(module, nn.ModuleList) and len(module) == wanted and "vision" not in name and "audio" not in name
     ]
     if not lists:
-        raise InputError(
+        raise UnknownArchitectureError(
             f"unknown architecture: a {type(decoder).__name__} has no list of {wanted} blocks; latentlake reads decoders whose "
             "blocks stand in one list"
         )
@@ -64,6 +75,8 @@ def place_of(decoder: nn.Module, hookpoint: str) -> Place:
         names = [site._replace(layer=layer).name for layer in range(len(layers))]
         raise InputError(f"there is no block {site.layer}, so no {hookpoint!r}{nearest(site.name, names)}")
     inside, side = _inside(layers[site.layer], site)
+    if site.site in ("attention", "mlp"):
+        _require_added_as_it_is(decoder, layers[site.layer].get_submodule(inside), site)
     return Place(f"{blocks}.{site.layer}.{inside}".removesuffix("."), side, site.layer)
 
 
@@ -86,15 +99,13 @@ def _first(given: Any) -> Tensor:
 def _inside(block: nn.Module, site: Site) -> tuple[str, Literal["input", "output"]]:
     """The module within a block that has a site at one of its sides."""
     children = dict(block.named_children())
-    # A norm after attention or MLP is part of what they add; without one after the MLP, the norm that has the other's name
-    # stands before the MLP.
-    has_norms_after = "post_feedforward_layernorm" in children
     if site.site in ("", "input"):
         return "", "input" if site.site else "output"
-    if site.site == "attention" and has_norms_after:
-        return "post_attention_layernorm", "output"
-    if site.site == "mlp" and has_norms_after:
-        return "post_feedforward_layernorm", "output"
+    # A norm after attention or MLP is part of what they add; without one after the MLP, a norm that is called like the one
+    # after attention stands before the MLP.
+    after = next((pair for pair in _NORMS_AFTER if set(pair) <= children.keys()), None)
+    if after is not None and site.site in ("attention", "mlp"):
+        return after[site.site == "mlp"], "output"
     if site.site == "attention":
         return _child(block, children, _ATTENTION, site), "output"
     if site.site == "attention.z":
@@ -109,27 +120,44 @@ def _inside(block: nn.Module, site: Site) -> tuple[str, Literal["input", "output
     return _child(block, children, _OUT_OF_NEURONS, site), "input" if site.site == "mlp.neurons" else "output"
 
 
+def _require_added_as_it_is(decoder: nn.Module, module: nn.Module, site: Site) -> None:
+    """Refuse families in which a module's output is not what is added to the residual stream."""
+    config: Any = decoder.config
+    adds_itself = "residual" in signature(module.forward).parameters
+    if adds_itself or getattr(config.get_text_config(), "residual_multiplier", 1) != 1:
+        raise UnknownArchitectureError(
+            f"unknown architecture: a {type(module).__name__} does not put out what is added to the residual stream, so "
+            f"{site.name!r} is not to be had; name a module by its own name, with .input or .output after it"
+        )
+
+
 def _child(block: nn.Module, children: dict[str, nn.Module], names: Sequence[str], site: Site) -> str:
     found = next((name for name in names if name in children), None)
     if found is None:
-        raise InputError(_unknown(block, names, site))
+        raise UnknownArchitectureError(_unknown(block, names, site))
     return found
 
 
 def _leaf(block: nn.Module, module: str, names: Sequence[str], site: Site) -> str:
     """The first of some names among the modules inside one, however deep."""
     inside = [name for name, _ in block.get_submodule(module).named_modules() if name.rpartition(".")[2] in names]
-    if not inside:
-        raise InputError(_unknown(block, names, site))
+    if len({name.rpartition(".")[0] for name in inside}) != 1:  # none, or one for each of several experts
+        raise UnknownArchitectureError(_unknown(block, names, site))
     return f"{module}.{min(inside, key=lambda name: (name.count('.'), names.index(name.rpartition('.')[2])))}"
 
 
 def _unknown(block: nn.Module, names: Sequence[str], site: Site) -> str:
     there = ", ".join(name for name, _ in block.named_children())
     return (
-        f"unknown architecture: no module of a {type(block).__name__} ({there}) is called {' or '.join(names)}, so "
+        f"unknown architecture: no module of a {type(block).__name__} ({there}), or more than one, is called "
+        f"{' or '.join(names)}, so "
         f"{site.name!r} cannot be found; name the module by its own name, with .input or .output after it"
     )
+
+
+def modules_of(decoder: nn.Module) -> list[str]:
+    """Names of the modules that are called in a pass."""
+    return [name for name, part in decoder.named_modules() if name and not isinstance(part, nn.ModuleList)]
 
 
 def _named(decoder: nn.Module, name: str, blocks: str) -> Place:
@@ -137,7 +165,7 @@ def _named(decoder: nn.Module, name: str, blocks: str) -> Place:
     module, _, side = name.rpartition(".")
     if side not in ("input", "output"):
         module, side = name, "output"
-    known = [each for each, _ in decoder.named_modules()]
+    known = modules_of(decoder)
     found = next((each for each in (module, module.partition(".")[2]) if each and each in known), None)
     if found is None:
         raise InputError(f"the model has no hookpoint {name!r}{nearest(module, known)}")

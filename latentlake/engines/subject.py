@@ -74,6 +74,12 @@ class HookedSubject:
         size = self._config.get_text_config().vocab_size
         return None if size is None else int(size)
 
+    @property
+    def longest(self) -> int | None:
+        """Positions that the model has."""
+        positions = getattr(self._config.get_text_config(), "max_position_embeddings", None)
+        return None if positions is None else int(positions)
+
     @cached_property
     def _config(self) -> Any:
         return config_of(self._path)
@@ -123,15 +129,15 @@ class HookedSubject:
             InputError: a hookpoint that the model does not have, or a context longer than it can read.
         """
         places = {name: self._place(name) for name in hookpoints}
-        most = self._config.get_text_config().max_position_embeddings
-        longest = max(map(len, contexts), default=0)
-        if longest > most:
+        most, longest = self.longest, max(map(len, contexts), default=0)
+        if most is not None and longest > most:
             raise InputError(f"A context of {longest} tokens, but {self._path.name} reads {most} at most.")
         return self._batches(contexts, places)
 
     def _batches(
         self, contexts: Sequence[Sequence[int]], places: dict[str, Place]
     ) -> Iterator[tuple[list[int], States]]:
+        self._load(places)  # what does not fit by itself is no matter of batches
         waiting = cut([len(context) for context in contexts], self._fits)[::-1]
         while waiting:
             batch = waiting.pop()
@@ -167,8 +173,11 @@ class HookedSubject:
     def _place(self, hookpoint: str) -> Place:
         return place_of(self._skeleton, hookpoint)
 
-    def _loaded(self, depth: int) -> Any:
-        """The decoder with ``depth`` blocks or more; loads again where it had been cut shorter."""
+    def _load(self, places: dict[str, Place]) -> None:
+        """Have the decoder with all blocks that some places need; loads again where it had been cut shorter."""
+        layers = [place.layer for place in places.values()]
+        whole = self._config.get_text_config().num_hidden_layers
+        depth = whole if None in layers else 1 + max(layer for layer in layers if layer is not None)
         if self._decoder is None or self._depth < depth:
             logger.info("loading %s up to block %d", self._path.name, depth - 1)
             spread = "auto" if self._device == "auto" else None
@@ -176,13 +185,10 @@ class HookedSubject:
             where, _, last = blocks_of(decoder).rpartition(".")
             setattr(decoder.get_submodule(where), last, getattr(decoder.get_submodule(where), last)[:depth])
             self._decoder, self._depth = decoder if spread else decoder.to(self._device), depth
-        return self._decoder
 
     @torch.inference_mode()
     def _run(self, contexts: Sequence[Sequence[int]], places: dict[str, Place]) -> States:
-        layers = [place.layer for place in places.values()]
-        whole = self._config.get_text_config().num_hidden_layers
-        decoder = self._loaded(whole if None in layers else 1 + max(layer for layer in layers if layer is not None))
+        decoder = self._decoder
         lengths = torch.tensor([len(context) for context in contexts])
         is_token = torch.arange(int(lengths.max())) < lengths[:, None]
         tokens = torch.zeros(is_token.shape, dtype=torch.long)
@@ -212,15 +218,17 @@ def _halves(batch: list[int]) -> list[list[int]]:
 
 def _keeper(seen: States, name: str, wanted: int) -> Callable[[Tensor], None]:
     def keep(state: Tensor) -> None:
-        seen[name] = state
-        if len(seen) == wanted:
+        if len(seen) + 1 == wanted:
+            seen[name] = state
             raise _AllSeen
+        seen[name] = state.clone()  # some decoders go on in the same memory
 
     return keep
 
 
 def _end_to_end(padded: Tensor, is_token: Tensor) -> Tensor:
     """[contexts, longest, width] → [tokens, width]; a view where nothing is padded."""
+    padded = padded.reshape(*is_token.shape, -1)  # some families put contexts end to end within a block
     if bool(is_token.all()):
         return padded.flatten(0, 1)
     rows = is_token.flatten().nonzero()[:, 0]  # found on the host: a mask would make the device wait

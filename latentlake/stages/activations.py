@@ -34,7 +34,7 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
     packed = encode(subject, contexts, excluded, coders, hookpoints, dropped, works[0].progress.share)
     for work in works:
         keys = packed.pop(work.dictionary)
-        if not len(keys):
+        if not len(keys) and any(len(each) > len(out) for each, out in zip(contexts, excluded, strict=True)):
             raise InputError(
                 f"no latent of dictionary {work.dictionary} fires on any token of shard {work.values['shard']}; check that "
                 "the coder was trained on this hookpoint of this model"

@@ -82,12 +82,11 @@ class Context:
 
 def packing_of(corpus: Corpus, subject: Subject) -> Packing:
     """The study's packing, with the subject's own tokens where it names them."""
+    wanted = {"bos": corpus.bos, "separator": "none" if corpus.contexts == "documents" else corpus.separator}
     tokens = {
         kind: None if chosen == "none" else getattr(subject, kind) if chosen == "model" else chosen
-        for kind, chosen in (("bos", corpus.bos), ("separator", corpus.separator))
+        for kind, chosen in wanted.items()
     }
-    if corpus.contexts == "documents":
-        tokens["separator"] = None  # there is nothing to separate
     return Packing(corpus.context_length, **tokens, contexts=corpus.contexts, long_documents=corpus.long_documents)
 
 
