@@ -1,6 +1,6 @@
 """Memory of the activation stage as the corpus grows: ``python -m benchmarks.memory [--tokens N]``.
 
-The quickstart's study with shards of 40 documents, of about N tokens and of four times as many, each in a process of its own that
+The quickstart's study with shards of 30 documents, of about N tokens and of four times as many, each in a process of its own that
 computes nothing but activations, through the executor and down to published partitions. Prints what the process holds after each
 shard, and the ratio of the peaks.
 """
@@ -27,7 +27,7 @@ from latentlake.study import load_study
 from latentlake.work import each
 from resources.models import LazyHandles
 
-DOCUMENTS, TOKENS_A_DOCUMENT = 40, 105
+DOCUMENTS, TOKENS_A_DOCUMENT = 30, 105
 
 
 class Silent:
@@ -75,7 +75,7 @@ def compute(folder: Path, shards: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=20_000)
+    parser.add_argument("--tokens", type=int, default=25_000)
     parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.shards:

@@ -7,10 +7,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentlake.errors import LakeError
 from latentlake.lake import Lake
-from latentlake.tables import TABLES, Column, Layout, Table
+from latentlake.tables import TABLES, Column, Layout, Table, _ascend
 
 EVERY = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
@@ -162,3 +164,14 @@ def test_columns_that_are_not_declared_are_left_out() -> None:
 def test_values_of_another_type_are_refused(column: str, values: list[Any]) -> None:
     with pytest.raises(LakeError, match="table small"):
         SMALL.conform(pa.table({**GOOD, column: values}))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.integers(0, 2)), max_size=6))
+def test_rows_ascend_where_sorting_would_not_move_them_and_none_is_there_twice(
+    rows: list[tuple[str, bool, int]],
+) -> None:
+    frame = pl.DataFrame(rows, schema={"a": pl.String, "b": pl.Boolean, "c": pl.Int32}, orient="row")
+    assert _ascend(frame) == (rows == sorted(set(rows)))
+    with_null = pl.DataFrame({"a": ["x", None, None], "c": [1, 2, 2]})
+    assert not _ascend(with_null)
