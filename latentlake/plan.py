@@ -205,16 +205,17 @@ class Plan:
         """The partitions of a stage, its inputs being at ``versions``. The inner loop of planning: some microseconds a
         partition."""
         wires, offers = self._wires(stage, versions), self._offers[stage.name]
-        has_outside = stage.kind in OUTSIDE_KINDS
-        for key, values in self._flow.places(stage, self.shards):
-            consumed = [wire.version(key, values) for wire in wires]
+        places = list(self._flow.places(stage, self.shards))
+        columns = [wire.versions(places) for wire in wires]
+        if stage.kind in OUTSIDE_KINDS:
+            named = (dict(zip(stage.dimensions, values, strict=True)) for _, values in places)
+            columns.append([str(self._origins.digest_of(stage.kind, each)) for each in named])
+        for (key, values), *consumed in zip(places, *columns, strict=True):
             if None in consumed:
                 yield Planned(stage, key, State.WAITING, wires[consumed.index(None)].missing(values))
-                continue
-            if has_outside:
-                consumed.append(self._origins.digest_of(stage.kind, dict(zip(stage.dimensions, values, strict=True))))
-            is_fresh = offers.get(key) == _digest(stage, key, consumed)
-            yield Planned(stage, key, State.FRESH if is_fresh else State.STALE)
+            else:
+                is_fresh = offers.get(key) == _digest(stage, key, consumed)
+                yield Planned(stage, key, State.FRESH if is_fresh else State.STALE)
 
 
 # data versions by stage and partition
@@ -234,6 +235,18 @@ class _Wire:
         self._versions = versions[source.stage]
         self._gathered: dict[str, str | None] = {}
         self._flow, self._at, self._source, self._shards = flow, stage, source, shards
+
+    def versions(self, places: Sequence[tuple[str, tuple[str, ...]]]) -> list[str | None]:
+        """The version that each of some partitions reads: `version`, with what they share looked up once."""
+        if self._is_same:
+            of = self._versions.get
+            return [of(key) for key, _ in places]
+        shared = [tuple([values[position] for position in self._positions]) for _, values in places]
+        found: dict[tuple[str, ...], str | None] = {}
+        for (key, values), each in zip(places, shared, strict=True):
+            if each not in found:
+                found[each] = self.version(key, values)
+        return [found[each] for each in shared]
 
     def version(self, key: str, values: tuple[str, ...]) -> str | None:
         """The version that a partition reads (of several partitions the digest of theirs); None if one is missing."""
@@ -267,8 +280,9 @@ class _Wire:
 
 
 def _digest(stage: Stage, key: str, versions: Sequence[str | None]) -> str:
-    """A recipe's digest. Inputs are told apart by their order, which the code version pins down with the study."""
-    return text_digest(stage.name, key, stage.code_version, *map(str, versions))
+    """A recipe's digest, no version being None. Inputs are told apart by their order, which the code version pins down with
+    the study."""
+    return text_digest(stage.name, key, stage.code_version, *versions)  # type: ignore[arg-type]
 
 
 def product_ranges(stage: Stage, keys: Sequence[str], order: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
