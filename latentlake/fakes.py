@@ -26,7 +26,6 @@ class FakeSubject:
     bos = 1
     separator = 2
     vocabulary = 256 + _FIRST_BYTE
-    longest = None
 
     def __init__(self, width: int = 16) -> None:
         self.width = width

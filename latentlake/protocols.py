@@ -136,11 +136,6 @@ class Subject(Protocol):
         """Number of tokens that the model knows; None where it does not say."""
         ...
 
-    @property
-    def longest(self) -> int | None:
-        """Tokens of the longest context that the model reads; None where it does not say."""
-        ...
-
     def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Token ids of each text, with nothing added."""
         ...
