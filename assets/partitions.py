@@ -14,7 +14,7 @@ def partitions_of(flow: Flow, stage: Stage) -> dg.PartitionsDefinition | None:
     """The partitions of a stage; none for one that has no dimensions."""
     if not stage.dimensions:
         return None
-    axes = {dimension: _axis(flow, dimension) for dimension in stage.dimensions}
+    axes = {dimension: _axis(flow, dimension, stage) for dimension in stage.dimensions}
     return next(iter(axes.values())) if len(axes) == 1 else dg.MultiPartitionsDefinition(axes)
 
 
@@ -23,9 +23,11 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
 
     Dagster is told of all shards even where only some are in use: which these are depends on how many there are.
     """
-    above = flow[source.stage].dimensions
+    above, only = flow[source.stage].dimensions, flow[source.stage].only
     if not above or not stage.dimensions:
         return None
+    if only and above == stage.dimensions:  # the others do not depend on it
+        return dg.StaticPartitionMapping({key: key for (keys,) in [only.values()] for key in keys})
     if set(above) == set(stage.dimensions):
         return dg.IdentityPartitionMapping()
     if len(above) == 1:
@@ -45,7 +47,7 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
     )
 
 
-def _axis(flow: Flow, dimension: str) -> dg.PartitionsDefinition:
+def _axis(flow: Flow, dimension: str, stage: Stage) -> dg.PartitionsDefinition:
     if dimension == "shard":
         return dg.DynamicPartitionsDefinition(name=shards_name(flow))
-    return dg.StaticPartitionsDefinition(list(flow.keys(dimension)))
+    return dg.StaticPartitionsDefinition(list(flow.keys(dimension, stage)))

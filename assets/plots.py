@@ -84,6 +84,16 @@ def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
     return _beside(alt.LayerChart(layer=[histogram, chance]), _by_decile(judgements, color))
 
 
+def training(steps: pl.DataFrame) -> alt.HConcatChart:
+    """Rows of `trainings`: share of variance that each step left unexplained, and latents that counted as dead."""
+    import altair as alt
+
+    lines = _chart(steps).mark_line(strokeWidth=1)
+    x = alt.X("tokens:Q", title="tokens seen")
+    unexplained = alt.Y("variance_unexplained:Q", title="share of variance unexplained", scale=alt.Scale(domainMin=0))
+    return _beside(lines.encode(x, unexplained), lines.encode(x, alt.Y("dead:Q", title="dead latents")))
+
+
 def _by_decile(judgements: pl.DataFrame, color: alt.Color) -> alt.LayerChart:
     import altair as alt
 

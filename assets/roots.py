@@ -44,7 +44,9 @@ def dictionaries(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         group="models",
         kinds={"huggingface"},
         description="Sparse coders and the hookpoints they read, verified against the subject.",
-        preview=rows_preview("dictionaries", ["dictionary", "hookpoint", "format", "width", "d_in", "k"]),
+        preview=rows_preview(
+            "dictionaries", ["dictionary", "hookpoint", "kind", "family", "control", "format", "width", "d_in", "k"]
+        ),
     )
 
 

@@ -69,7 +69,7 @@ def stage_asset(
 
 def _pool(stage: Stage) -> str | None:
     """The pool whose places a stage's runs take up: of the subject's device, or of the language models."""
-    if stage.kind == "activations":
+    if stage.kind in ("coder", "reconstructions", "activations"):
         return "gpu"
     return "llm" if any(source.stage == "llms" for source in stage.inputs) else None
 
@@ -77,12 +77,12 @@ def _pool(stage: Stage) -> str | None:
 def _executor(context: dg.AssetExecutionContext, flow: Flow) -> Executor:
     """The core's executor, with what the resources give."""
     resources, study = context.resources, flow.study
-    origins = resources.models.origins(study)
+    origins, lake = resources.models.origins(study), resources.lake.open(study.name)
     return Executor(
         flow=flow,
-        lake=resources.lake.open(study.name),
+        lake=lake,
         origins=origins,
-        handles=resources.models.handles(study, origins),
+        handles=resources.models.handles(study, origins, lake),
         progress=resources.progress,
         run=context.run_id,
         launch=_launch_of(context),

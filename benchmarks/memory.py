@@ -58,7 +58,7 @@ def compute(folder: Path, shards: int) -> dict[str, Any]:
     """Compute activations of so many shards; returns what the process held after each, and at most, in MB."""
     study = load_study(prepare(folder))
     origins, flow, lake = Origins(study, ROOT / ".cache"), Flow(study), Lake(str(folder / "lake"), study.name)
-    handles = LazyHandles(study, origins, "cpu", 4096)
+    handles = LazyHandles(study, origins, lake, "cpu", 4096)
     executor = Executor(flow, lake, origins, handles, Silent(), "run", "launch")
     keys = list(origins.shards)[:shards]
     assert len(keys) == shards, f"the texts make {len(keys)} shards only; lower --tokens"

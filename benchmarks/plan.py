@@ -60,7 +60,7 @@ class SyntheticModels:
         """Files that do not exist."""
         return SyntheticOrigins(study, Path("unused"))
 
-    def handles(self, study: Study, origins: Origins) -> Handles:
+    def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
         """An up-to-date run needs none."""
         raise AssertionError("an up-to-date run asked for a model")
 
@@ -74,6 +74,7 @@ def write_study(folder: Path, partitions: int) -> Path:
         "blocks": max(1, (partitions - fixed) // (stages * DICTIONARIES)),
         "corpus": {"sources": {"docs": {"path": "*.jsonl"}}},
         "subject": {"model": "model"},
+        "reconstruction": None,
         "dictionaries": {f"d{number}": entry for number in range(DICTIONARIES)},
         "samples": {
             "strong": {"split": "explain", "windows": 4},
@@ -154,7 +155,12 @@ def _empty(of: pa.DataType) -> Any:
 def read_and_list(lake: Lake, flow: Flow, shards: Sequence[str]) -> int:
     """The floor: the whole table read, and the study's partitions listed, with Polars."""
     table = lake.scan("partitions").collect()
-    axes = {"shard": list(shards), **{name: list(flow.keys(name)) for name in ("llm", "dictionary", "block")}}
+    axes: dict[str, list[str]] = {
+        "shard": list(shards),
+        "llm": list(flow.study.llms),
+        "dictionary": list(flow.study.dictionaries),
+    }
+    axes["block"] = [str(block) for block in range(flow.study.blocks)]
     listed = [
         pl.select(asset=pl.lit(stage.name))
         .join(_product([axes[name] for name in sorted(stage.dimensions)]), how="cross")

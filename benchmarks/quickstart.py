@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from latentlake.coders.opening import Source, open_coder
 from latentlake.corpus import read_documents
 from latentlake.engines.checkpoint import converted
 from latentlake.fakes import write_coder
+from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Coder, Subject
-from latentlake.registry import CODERS
 from latentlake.stages.activations import DROPPED_BITS, encode
 from latentlake.stages.contexts import Context, pack, packing_of
 from latentlake.study import Study, load_study
@@ -45,7 +46,7 @@ def open_quickstart(tokens: int, cache: Path = ROOT / ".cache") -> Quickstart:
     """The quickstart with contexts of so many tokens in all, from all of its files."""
     study = load_study(ROOT / "study.yaml")
     origins = Origins(study, cache)
-    handles = LazyHandles(study, origins, "cpu", BATCH_TOKENS)
+    handles = LazyHandles(study, origins, Lake("unused", study.name), "cpu", BATCH_TOKENS)
     subject = handles.subject()
     found: list[Context] = []
     for shard in origins.shards.values():
@@ -61,5 +62,4 @@ def open_quickstart(tokens: int, cache: Path = ROOT / ".cache") -> Quickstart:
 def random_coder(folder: Path, seed: int) -> Coder:
     """A TopK coder of `WIDTH` latents with random weights."""
     write_coder(folder, D_MODEL, WIDTH, k=K, seed=seed)
-    coder: Coder = CODERS["sparsify"](folder, "cpu")
-    return coder
+    return open_coder("sparsify", Source(folder, "random"), "cpu")

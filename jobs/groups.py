@@ -9,9 +9,16 @@ from latentlake.flow import Flow, Stage
 # name → what it does, kinds of stages (None: all)
 JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "everything": ("The whole flow.", None),
+    "dictionaries": (
+        "Coders verified or trained, and how well they reconstruct: to be looked at before anything is made of them.",
+        ("subject", "contexts", "coder", "dictionaries", "reconstructions"),
+    ),
     "data": (
         "Models, corpus, activations, latents and examples: all that needs no language model but the subject.",
-        ("subject", "llms", "dictionaries", "selections", "contexts", "activations", "latents", "examples"),
+        (
+            *("subject", "llms", "selections", "contexts", "coder", "dictionaries", "reconstructions"),
+            *("activations", "latents", "examples"),
+        ),
     ),
     "explain": ("Explanations of the chosen latents.", ("explanations",)),
     "rescore": ("Judgements and scores of the explanations there are.", ("scores",)),

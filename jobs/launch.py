@@ -70,7 +70,7 @@ def prepare(instance: dg.DagsterInstance, flow: Flow, lake: Lake, origins: Origi
 
 def works(flow: Flow, plan: Plan, stage: Stage, wanted: Sequence[Planned]) -> list[Work]:
     """Partitions of a stage, whose inputs are published, as product ranges."""
-    order = [plan.shards if axis == "shard" else list(flow.keys(axis)) for axis in stage.dimensions]
+    order = [plan.shards if axis == "shard" else list(flow.keys(axis, stage)) for axis in stage.dimensions]
     partitions = [each.partition for each in wanted]
     reasons = plan.reasons(wanted)
     recipes = digest([plan.recipe(stage, each).digest for each in partitions])

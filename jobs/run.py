@@ -44,7 +44,7 @@ class Models(Protocol):
         """The models, checkpoints and corpus files that a study names."""
         ...
 
-    def handles(self, study: Study, origins: Origins) -> Handles:
+    def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
         """The doors to a study's models."""
         ...
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from latentlake.flow import Stage
+from latentlake.hookpoints import neutral, site_of
 from latentlake.metrics import mean_interval
 from latentlake.study import Study
 from latentlake.study_corpus import SPLITS
@@ -124,6 +125,38 @@ def _expected_latents(checked: Checked) -> pl.DataFrame:
     return typed.join(places.cast({"block": pl.Int32}), on=["dictionary", "block"], how="semi")
 
 
+def as_trained(checked: Checked) -> Result:
+    """Coders are on the hookpoints that their checkpoints say they were trained on; those that are not, by name."""
+    rows = checked.frame("dictionaries").select("dictionary", "hookpoint", "stated_hookpoint").collect()
+    elsewhere = {
+        name: f"on {here}, trained on {stated}"
+        for name, here, stated in rows.iter_rows()
+        if stated is not None and site_of(stated) is not None and neutral(stated) != here
+    }
+    return Result(not elsewhere, {"dictionaries": rows.height, "on another hookpoint": len(elsewhere), **elsewhere})
+
+
+def reconstructs(checked: Checked) -> Result:
+    """Coders leave no larger share of the variance unexplained than the study allows; figures of each.
+
+    Neurons and controls are not bound: they are there to be worse.
+    """
+    of = checked.frame("dictionaries").select("dictionary", "kind", "control")
+    rows = checked.frame("reconstructions").join(of, on="dictionary", how="left").sort("dictionary").collect()
+    bound, passed = checked.study.checks.variance_unexplained, True
+    figures: Figures = {}
+    for row in rows.iter_rows(named=True):
+        name, unexplained = row["dictionary"], row["variance_unexplained"]
+        figures |= {
+            f"{name}: variance unexplained": round(unexplained, 4),
+            f"{name}: L0": round(row["l0"], 2),
+            f"{name}: cross-entropy added": round(row["cross_entropy_added"], 4),
+        }
+        is_bound = row["control"] is None and row["kind"] != "neurons"
+        passed &= not is_bound or unexplained <= bound  # NaN fails
+    return Result(passed, {**figures, "bound": bound})
+
+
 def failed_calls_bounded(checked: Checked) -> Result:
     """No more explanations or judgements failed than the study allows; failures by class."""
     errors = checked.frame(_ROWS[checked.stage.kind]).group_by("error").len().sort("error").collect()
@@ -183,7 +216,7 @@ CHECKS = (
     Check(
         "keys_unique",
         "Each key of the table's rows occurs once; `conform` of latentlake/tables.py sees to it before publication.",
-        tuple(TABLES),
+        (*TABLES, "coder"),
         keys_unique,
     ),
     Check(
@@ -199,6 +232,20 @@ CHECKS = (
         ("latents",),
         every_latent_accounted_for,
         protects=True,
+    ),
+    Check(
+        "as_trained",
+        "Coders read the hookpoints that their checkpoints say they were trained on.",
+        ("dictionaries",),
+        as_trained,
+        is_warning=True,
+    ),
+    Check(
+        "reconstructs",
+        "The share of variance that a coder leaves unexplained is within the study's `checks.variance_unexplained`: a wrong "
+        "scaling, layer or model is far beyond.",
+        ("reconstructions",),
+        reconstructs,
     ),
     Check(
         "failed_calls_bounded",

@@ -42,9 +42,9 @@ class _NoHandles:
     def _refuse(self, *_: object) -> NoReturn:
         raise _NoModelsError
 
-    def subject(self) -> Subject:
+    def subject(self, is_random: bool = False) -> Subject:
         """Shut."""
-        self._refuse()
+        self._refuse(is_random)
 
     def coder(self, dictionary: str) -> Coder:
         """Shut."""
@@ -168,7 +168,7 @@ class Estimator:
         """Latents of a block that are asked about, at most."""
         name, blocks = values["dictionary"], self._flow.study.blocks
         chosen = self._flow.study.dictionaries[name].latents
-        width = self._origins.dictionary(name).width
+        width = self._origins.dictionary(name).facts.width
         if chosen == "all":
             return -(-width // blocks)
         if isinstance(chosen, int):

@@ -288,7 +288,9 @@ def revision_of(study: Study, origins: Origins, llm: str) -> str:
 
 
 def _groups(stage: Stage, keys: Sequence[str]) -> list[list[str]]:
-    """Partitions that are computed together: one shard's activations for all dictionaries share a forward pass."""
+    """Partitions that are computed together: forward passes over the same contexts serve all dictionaries."""
+    if stage.kind == "reconstructions":
+        return [list(keys)]
     if stage.kind != "activations":
         return [[key] for key in keys]
     groups: dict[str, list[str]] = {}

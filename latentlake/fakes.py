@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentlake.digest import mix, seed_of
-from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Subject, Tokenized
+from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Splice, Subject, Tokenized
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +21,18 @@ _FIRST_BYTE = 3  # tokens 0 to 2 are unused, BOS and separator; a byte of text i
 
 
 class FakeSubject:
-    """A subject whose tokens are bytes and whose activations are fixed random vectors of a token and the one before."""
+    """A subject whose tokens are bytes and whose activations are fixed random vectors of a token and the one before.
+
+    ``draw``: another one draws other vectors, as other weights would.
+    """
 
     bos = 1
     separator = 2
     vocabulary = 256 + _FIRST_BYTE
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, draw: int = 0) -> None:
         self.width = width
+        self._draw = draw
         self.contexts_read = 0
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
@@ -67,11 +71,29 @@ class FakeSubject:
             }
             yield batch, states
 
+    def losses(
+        self, contexts: Sequence[Sequence[int]], splice: Splice | None = None
+    ) -> "Iterator[tuple[list[int], torch.Tensor]]":
+        """A hash of each token; with a splice, plus the mean square of what it changed."""
+        import torch
+
+        hookpoints = [splice.reads, splice.writes] if splice else ["layers.0"]
+        for batch, states in self.activations(contexts, hookpoints):
+            tokens = np.concatenate([np.asarray(contexts[index], dtype=np.uint64) for index in batch])
+            losses = torch.from_numpy((mix(tokens, seed_of("loss")) / np.float64(2**64)).astype(np.float32))
+            if splice:
+                written = states[splice.writes]
+                losses += (splice.change(batch, states[splice.reads], written) - written).square().mean(1)
+            losses[np.cumsum([0, *(len(contexts[index]) for index in batch[:-1])])] = np.nan
+            yield batch, losses
+
     def _states(self, context: Sequence[int], hookpoint: str) -> np.ndarray:
         tokens = np.asarray(context, dtype=np.uint64)
         pairs = tokens * np.uint64(1000) + np.concatenate([[np.uint64(0)], tokens[:-1]]) // np.uint64(8)
         grid = pairs[:, None] * np.uint64(self.width) + np.arange(self.width, dtype=np.uint64)
-        return (mix(grid, seed_of(hookpoint)) / np.float64(2**63) - 1).astype(np.float32)
+        return (
+            mix(grid, seed_of(hookpoint, self._draw) if self._draw else seed_of(hookpoint)) / np.float64(2**63) - 1
+        ).astype(np.float32)
 
 
 class FakeLLM:
@@ -133,10 +155,10 @@ class FakeHandles:
         self._llm = llm
         self.loaded: list[str] = []
 
-    def subject(self) -> Subject:
-        """The fake subject."""
+    def subject(self, is_random: bool = False) -> Subject:
+        """The fake subject, or another."""
         self.loaded.append("subject")
-        return self._subject
+        return FakeSubject(self._subject.width, draw=1) if is_random else self._subject
 
     def coder(self, dictionary: str) -> Coder:
         """What the test gives."""
@@ -156,7 +178,9 @@ class FakeHandles:
         """Nothing to let go of."""
 
 
-def write_coder(directory: Path, width: int, latents: int, k: int, seed: int, bias: float = 0.0) -> None:
+def write_coder(
+    directory: Path, width: int, latents: int, k: int, seed: int, bias: float = 0.0, is_transcoder: bool = False
+) -> None:
     """Write a sparse coder with random weights and one bias for all latents, in sparsify format."""
     import json
 
@@ -173,4 +197,5 @@ def write_coder(directory: Path, width: int, latents: int, k: int, seed: int, bi
     }
     save_file(tensors, directory / "sae.safetensors")
     config = {"activation": "topk", "k": k, "num_latents": latents, "d_in": width, "expansion_factor": 0}
+    config["transcode"] = is_transcoder
     (directory / "cfg.json").write_text(json.dumps(config))

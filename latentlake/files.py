@@ -38,6 +38,13 @@ class FileFacts:
             self._save()
         return self._facts[key]
 
+    def of_content(self, digest: str, compute: Callable[[], Any]) -> Any:
+        """The fact that follows from a digest alone, wherever the files lie that it is of."""
+        if digest not in self._facts:
+            self._facts[digest] = compute()
+            self._save()
+        return self._facts[digest]
+
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file's bytes, in hex."""
         fact = self.get(path, "sha256", file_sha256)

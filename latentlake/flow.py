@@ -1,8 +1,8 @@
 """Which stage needs which, along which dimensions: declared once. Assets and the plan follow from here.
 
 A stage is computed partition by partition. The partitions of its inputs follow from one rule: along a dimension that
-both have, the same key; along one that only the input has, all its keys (the keys listed in ``keys`` where given; for
-``shard``, the shards in use).
+both have, the same key, if the input has it (not every dictionary is trained); along one that only the input has, all its
+keys (the keys listed in ``keys`` where given; for ``shard``, the shards in use, or the first so many that were registered).
 
 To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
 """
@@ -24,10 +24,14 @@ _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", 
 
 @dataclass(frozen=True)
 class Input:
-    """A stage that another reads. ``keys``: along a dimension that only the input has, the keys that are read."""
+    """A stage that another reads. ``keys``: along a dimension that only the input has, the keys that are read.
+
+    ``shards``: of each dictionary, how many of the first shards are read, in the place of the shards in use.
+    """
 
     stage: str
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shards: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Stage:
     ``name``: the asset's (``scores/default/detection``); ``kind``: the module that computes it (``scores``).
     ``dimensions``: what its partitions are made of. ``tables``: what it writes, the first being what is read
     downstream. ``constants``: partition columns that are the same in all its partitions. ``code_version``: version of
-    its code and digest of the choices that hold for all its partitions.
+    its code and digest of the choices that hold for all its partitions. ``only``: the keys that it has along a dimension,
+    where these are not all.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Stage:
     tables: tuple[str, ...]
     code_version: str
     constants: Mapping[str, str] = field(default_factory=dict)
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def key(self, values: Mapping[str, str]) -> str:
         """Key of a partition: its values joined by ``|`` in the order of the dimensions' names, as in the Dagster UI."""
@@ -109,26 +115,34 @@ class Flow:
 
     def places(self, stage: Stage, shards: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """All partitions of a stage: key, and values in the order of its dimensions."""
-        axes = [shards if name == "shard" else self._dimensions[name] for name in stage.dimensions]
+        axes = [shards if name == "shard" else self.keys(name, stage) for name in stage.dimensions]
         order = [stage.dimensions.index(dimension) for dimension in sorted(stage.dimensions)]
         for values in product(*axes):
             yield "|".join([values[place] for place in order]), values
 
-    def keys(self, dimension: str) -> tuple[str, ...]:
-        """Keys of a dimension that the study fixes: all but ``shard``."""
-        return self._dimensions[dimension]
+    def keys(self, dimension: str, stage: Stage) -> tuple[str, ...]:
+        """Keys of a dimension that the study fixes (all but ``shard``), as far as a stage has them."""
+        return stage.only.get(dimension, self._dimensions[dimension])
+
+    def reads(self, stage: Stage, values: Mapping[str, str], source: Input) -> bool:
+        """Whether a partition reads an input at all: not where the input lacks the partition's own key."""
+        only = self[source.stage].only
+        return all(values[name] in keys for name, keys in only.items() if name in stage.dimensions)
 
     def upstream(self, stage: Stage, key: str, source: Input, shards: Sequence[str]) -> list[str]:
         """Keys of the partitions of an input that a partition reads."""
         values, above = stage.values(key), self[source.stage]
+        if not self.reads(stage, values, source):
+            return []
         axes: list[Sequence[str]] = []
         for name in above.dimensions:
             if name in values:
                 axes.append([values[name]])
             elif name == "shard":
-                axes.append(self.used_shards(shards))
+                first = source.shards.get(values.get("dictionary", ""))
+                axes.append(self.used_shards(shards) if first is None else shards[:first])
             else:
-                axes.append(source.keys.get(name, self._dimensions[name]))
+                axes.append(source.keys.get(name, self.keys(name, above)))
         return [above.key(dict(zip(above.dimensions, each, strict=True))) for each in product(*axes)]
 
     def _roots(self) -> list[Stage]:
@@ -138,9 +152,6 @@ class Flow:
         return [
             Stage("subject", "subject", (), (), ("subject",), _version("1")),
             Stage("llms", "llms", ("llm",), (), ("llms",), _version("1")),
-            Stage(
-                "dictionaries", "dictionaries", ("dictionary",), (Input("subject"),), ("dictionaries",), _version("1")
-            ),
             Stage("selections", "selections", ("dictionary",), (), ("selections",), _version("1")),
             Stage(
                 "contexts",
@@ -150,7 +161,25 @@ class Flow:
                 ("contexts", "documents"),
                 _version("2", packing),
             ),
+            *self._coders(),
         ]
+
+    def _coders(self) -> list[Stage]:
+        """The coders that are trained, if any, and all dictionaries."""
+        trained = {name: each.train.shards for name, each in self.study.dictionaries.items() if each.train is not None}
+        reads = (Input("subject"), Input("contexts", shards=trained))
+        training = Stage(
+            "coder",
+            "coder",
+            ("dictionary",),
+            reads,
+            ("coders", "trainings"),
+            _version("1", {"seed": self.study.seed}),
+            only={"dictionary": tuple(trained)},
+        )
+        inputs = (Input("subject"), *([Input("coder")] if trained else []))
+        dictionaries = Stage("dictionaries", "dictionaries", ("dictionary",), inputs, ("dictionaries",), _version("2"))
+        return [*([training] if trained else []), dictionaries]
 
     def _data(self) -> list[Stage]:
         study = self.study
@@ -186,7 +215,24 @@ class Flow:
             )
             for name, sample in study.samples.items()
         ]
-        return [activations, latents, *examples]
+        return [*self._reconstructions(), activations, latents, *examples]
+
+    def _reconstructions(self) -> list[Stage]:
+        """How well the coders reconstruct, where the study asks for it."""
+        if self.study.reconstruction is None:
+            return []
+        choices = {**self.study.reconstruction.model_dump(), "seed": self.study.seed}
+        inputs = (Input("subject"), Input("dictionaries"), Input("contexts"))
+        return [
+            Stage(
+                "reconstructions",
+                "reconstructions",
+                ("dictionary",),
+                inputs,
+                ("reconstructions",),
+                _version("1", choices),
+            )
+        ]
 
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]

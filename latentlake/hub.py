@@ -7,7 +7,7 @@ from pathlib import Path
 from latentlake.errors import InputError
 
 
-def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
+def snapshot(repository: str, revision: str | None, patterns: Sequence[str], what: str = "Model") -> Path:
     """The folder of a model repository's files that match, fetched once; it is named by the commit and does not change.
 
     Raises:
@@ -15,7 +15,7 @@ def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> 
     """
     from huggingface_hub import snapshot_download
 
-    with _answered(f"Model {repository!r}", revision):
+    with _answered(f"{what} {repository!r}", revision):
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
 
 

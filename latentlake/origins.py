@@ -4,11 +4,16 @@ The digests enter the recipes of the partitions that have no inputs. Nothing her
 `Origins.verify`, so that an up-to-date run never does.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from latentlake import corpus
+from latentlake.coders.controls import KINDS, needs_k
+from latentlake.coders.neurons import neurons
+from latentlake.coders.opening import Control, Source, facts, format_of, locate
+from latentlake.coders.parameters import TRANSCODERS, Facts, facts_of
+from latentlake.coders.training import require_trainer
 from latentlake.digest import digest
 from latentlake.engines import checkpoint
 from latentlake.errors import InputError, nearest
@@ -16,9 +21,10 @@ from latentlake.files import FileFacts
 from latentlake.hookpoints import neutral, written_by
 from latentlake.registry import CODERS
 from latentlake.study import Study
+from latentlake.study_dictionaries import Dictionary
 
 # kinds of stages that take something from outside the lake
-OUTSIDE_KINDS = ("subject", "llms", "dictionaries", "selections", "contexts")
+OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts")
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,17 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class CoderFacts:
-    """A sparse coder's checkpoint, looked at without loading it."""
+    """A dictionary's coder, looked at without loading it.
 
-    path: Path
+    ``source``: its checkpoint; None for neurons, and for a coder that is trained. ``digest``: of its files and of how they are
+    read; of a coder that is trained, of how the files are read.
+    """
+
+    format: str
+    source: Source | None
+    control: Control | None
     digest: str
-    width: int
-    d_in: int
-    k: int | None
+    facts: Facts
 
 
 class Origins:
@@ -71,12 +81,66 @@ class Origins:
 
     @cache  # noqa: B019 - one Origins lives as long as a run
     def dictionary(self, name: str) -> CoderFacts:
-        """The checkpoint of a dictionary: shapes checked against its configuration, files digested."""
+        """The coder of a dictionary: its checkpoint read and verified (once: what it was found to be is remembered), its files
+        digested.
+
+        Raises:
+            InputError: there is no such checkpoint, it is not complete, or it does not fit what the study says.
+        """
         choice = self.study.dictionaries[name]
-        path = self.study.home / choice.coder
-        shape = CODERS[choice.format].inspect(path)
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return CoderFacts(path, self._digest(path, files), shape.width, shape.d_in, shape.k)
+        try:
+            if choice.coder is None or choice.is_neurons:
+                return self._without_files(name, choice)
+            return self._checkpoint(choice, choice.coder)
+        except InputError as error:
+            raise InputError(f"dictionaries.{name}: {error}") from error
+
+    def _checkpoint(self, choice: Dictionary, reference: str) -> CoderFacts:
+        path = locate(reference, self.study.home, choice.revision)
+        kind = choice.format or format_of(path, reference)
+        source, files = Source(path, reference, choice.k), CODERS[kind].files(path)
+        if not files:
+            raise InputError(
+                f"the coder {reference!r} cannot be of the format {kind}, whose files are called otherwise"
+            )
+        control = Control(choice.control, self.study.seed, choice.k) if choice.control in KINDS else None
+        as_read = [kind, CODERS[kind].version, control and [control.kind, control.seed], choice.k]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(f"the coder {reference!r} is not of the format {kind}: there is no {missing[0]}")
+        digested = digest([self._digest(path if path.is_dir() else path.parent, files), *as_read])
+        return CoderFacts(kind, source, control, digested, self._facts_of(kind, source, control, digested))
+
+    def _facts_of(self, kind: str, source: Source, control: Control | None, digested: str) -> Facts:
+        found = self._facts.of_content(f"coder:{digested}", lambda: asdict(facts(kind, source)))
+        own = Facts(**found)
+        if control is not None:
+            return replace(own, k=control.k or own.k, family="topk" if control.k else own.family, l0=None)
+        if source.k is not None and own.k != source.k:
+            raise InputError(
+                f"k is {source.k} in the study, and {own.k or 'not fixed'} in the coder {source.reference}"
+            )
+        return own
+
+    def _without_files(self, name: str, choice: Dictionary) -> CoderFacts:
+        """Neurons, or a coder that is trained: what they are follows from the study and the subject."""
+        d_in = self._width(name, choice.hookpoint)
+        if choice.train is None:
+            assert choice.k is not None
+            parameters, stated = neurons(d_in, choice.k)
+            return CoderFacts("neurons", None, None, digest(["neurons", d_in, choice.k]), facts_of(parameters, stated))
+        written = written_by(choice.hookpoint, choice.writes)
+        is_transcoder = written != neutral(choice.hookpoint)
+        kind = "sae" if not is_transcoder else "skip transcoder" if choice.train.skip else "transcoder"
+        d_out = self._width(name, written)
+        made = Facts(choice.train.latents, d_in, d_out, choice.train.activation, choice.train.k, kind)
+        return CoderFacts("sparsify", None, None, digest(["sparsify", CODERS["sparsify"].version]), made)
+
+    def _width(self, name: str, hookpoint: str) -> int:
+        width = self._verify_hookpoint(name, hookpoint)
+        if width is None:
+            raise InputError(f"how wide {hookpoint} is cannot be seen from the model's configuration; name a coder")
+        return width
 
     def digest_of(self, kind: str, values: dict[str, str]) -> str | None:
         """Digest of what a partition takes from outside the lake; None where it takes nothing."""
@@ -87,10 +151,12 @@ class Origins:
             return digest([facts.digest, facts.reference, self.study.llms[values["llm"]].engine])
         if kind == "dictionaries":
             choice = self.study.dictionaries[values["dictionary"]]
-            written = written_by(choice.hookpoint, choice.writes)
-            return digest(
-                [self.dictionary(values["dictionary"]).digest, neutral(choice.hookpoint), written, choice.format]
-            )
+            read = self.dictionary(values["dictionary"]).digest
+            return digest([read, *_hookpoints(choice), choice.control])
+        if kind == "coder":
+            choice = self.study.dictionaries[values["dictionary"]]
+            assert choice.train is not None
+            return digest([choice.train.model_dump(), *_hookpoints(choice), choice.control])
         if kind == "selections":
             latents = self.study.dictionaries[values["dictionary"]].latents
             return digest(list(latents) if isinstance(latents, tuple) else latents)
@@ -106,15 +172,37 @@ class Origins:
             that the coder does not have.
         """
         for name, choice in self.study.dictionaries.items():
-            found, wanted = self.dictionary(name).d_in, self._verify_hookpoint(name, choice.hookpoint)
-            self._verify_hookpoint(name, written_by(choice.hookpoint, choice.writes))
-            if wanted is not None and found != wanted:
-                raise InputError(
-                    f"dictionaries.{name}: the coder {choice.coder} reads {found} numbers a token, but "
-                    f"{choice.hookpoint} of {self.study.subject.model} gives {wanted}; name the coder made for it"
-                )
+            coder, written = self.dictionary(name).facts, written_by(choice.hookpoint, choice.writes)
+            for does, point, found in (("reads", choice.hookpoint, coder.d_in), ("writes", written, coder.d_out)):
+                wanted = self._verify_hookpoint(name, point)
+                if wanted is not None and found != wanted:
+                    raise InputError(
+                        f"dictionaries.{name}: the coder {choice.coder} {does} {found} numbers a token, but "
+                        f"{point} of {self.study.subject.model} gives {wanted}; name the coder made for it"
+                    )
+            self._verify_kind(name, choice, coder)
+            if choice.train is not None:
+                require_trainer()
             self._verify_latents(name)
         self._verify_tokens()
+
+    def _verify_kind(self, name: str, choice: Dictionary, coder: Facts) -> None:
+        """Refuse a transcoder that is to write where it reads, a coder that is not to, and a control that cannot be drawn."""
+        is_transcoder = written_by(choice.hookpoint, choice.writes) != neutral(choice.hookpoint)
+        if coder.kind is not None and is_transcoder != (coder.kind in TRANSCODERS):
+            remedy = (
+                "writes what it reads; leave out `writes`, or of an autoencoder of what an MLP reads give it the hookpoint"
+                if is_transcoder
+                else "reads one hookpoint and writes another; name the one it reads (of an MLP: layers.N.mlp.input), and where "
+                "it writes elsewhere than the MLP, what it `writes`"
+            )
+            raise InputError(f"dictionaries.{name}: the coder {choice.coder} is a {coder.kind}, which {remedy}")
+        if choice.train is not None and choice.train.skip and not is_transcoder:
+            raise InputError(
+                f"dictionaries.{name}.train.skip: only a transcoder, which reads another hookpoint, has a skip"
+            )
+        if choice.control in KINDS and coder.k is None:
+            raise InputError(f"dictionaries.{name}: {needs_k(choice.control, coder.family)}")
 
     def _verify_hookpoint(self, name: str, hookpoint: str) -> int | None:
         """Width of a hookpoint, which must be there; None where only a pass with numbers would say.
@@ -157,7 +245,7 @@ class Origins:
             )
 
     def _verify_latents(self, name: str) -> None:
-        wanted, width = self.study.dictionaries[name].latents, self.dictionary(name).width
+        wanted, width = self.study.dictionaries[name].latents, self.dictionary(name).facts.width
         beyond = [latent for latent in wanted if latent >= width] if isinstance(wanted, tuple) else []
         if beyond:
             raise InputError(f"dictionaries.{name}.latents: there is no latent {beyond[0]}; the coder has {width:,}")
@@ -175,3 +263,8 @@ class Origins:
 
     def _digest(self, root: Path, files: list[Path]) -> str:
         return digest([[file.relative_to(root).as_posix(), self._facts.sha256(file)] for file in files])
+
+
+def _hookpoints(choice: Dictionary) -> list[str]:
+    """What a coder reads, and what its decoder speaks of."""
+    return [neutral(choice.hookpoint), written_by(choice.hookpoint, choice.writes)]

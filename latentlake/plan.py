@@ -28,6 +28,7 @@ from latentlake.flow import Flow, Input, Stage
 from latentlake.origins import OUTSIDE_KINDS, Origins
 
 OUTSIDE = "files outside the lake"
+NOT_READ = ""  # in the place of an input's version, for a partition that does not read the input
 
 
 class State(StrEnum):
@@ -107,6 +108,8 @@ class Plan:
         ordered, consumed = tuple(values[each] for each in stage.dimensions), []
         for wire in self._wires(stage, self._published):
             version = wire.version(key, ordered)
+            if version == NOT_READ:
+                continue
             if version is None:
                 raise LakeError(
                     f"{name_of(stage.name, key)} needs {wire.missing(ordered)}, which is not in the lake; materialize it first "
@@ -231,7 +234,10 @@ class _Wire:
         above = flow[source.stage].dimensions
         self._positions = [stage.dimensions.index(d) for d in sorted(above) if d in stage.dimensions]
         self._is_one = len(self._positions) == len(above)
-        self._is_same = set(above) == set(stage.dimensions)
+        self._is_partial = bool(flow[source.stage].only)
+        self._is_same = set(above) == set(stage.dimensions) and not self._is_partial
+        # which shards are read may be of the dictionary, though the input knows none
+        self._own = [stage.dimensions.index("dictionary")] if source.shards else []
         self._versions = versions[source.stage]
         self._gathered: dict[str, str | None] = {}
         self._flow, self._at, self._source, self._shards = flow, stage, source, shards
@@ -241,7 +247,8 @@ class _Wire:
         if self._is_same:
             of = self._versions.get
             return [of(key) for key, _ in places]
-        shared = [tuple([values[position] for position in self._positions]) for _, values in places]
+        apart = self._positions + self._own
+        shared = [tuple([values[position] for position in apart]) for _, values in places]
         found: dict[tuple[str, ...], str | None] = {}
         for (key, values), each in zip(places, shared, strict=True):
             if each not in found:
@@ -252,12 +259,17 @@ class _Wire:
         """The version that a partition reads (of several partitions the digest of theirs); None if one is missing."""
         if self._is_same:
             return self._versions.get(key)
-        shared = "|".join([values[position] for position in self._positions])
+        if self._is_partial and not self._is_read(values):
+            return NOT_READ
+        shared = "|".join([values[position] for position in self._positions + self._own])
         if self._is_one:
             return self._versions.get(shared)
         if shared not in self._gathered:
             self._gathered[shared] = self._gather(self._read(values))
         return self._gathered[shared]
+
+    def _is_read(self, values: tuple[str, ...]) -> bool:
+        return self._flow.reads(self._at, dict(zip(self._at.dimensions, values, strict=True)), self._source)
 
     def partition(self, values: tuple[str, ...]) -> str | None:
         """The partition that a partition reads; None where it reads several."""
@@ -281,8 +293,9 @@ class _Wire:
 
 def _digest(stage: Stage, key: str, versions: Sequence[str | None]) -> str:
     """A recipe's digest, no version being None. Inputs are told apart by their order, which the code version pins down with
-    the study."""
-    return text_digest(stage.name, key, stage.code_version, *versions)  # type: ignore[arg-type]
+    the study; those that a partition does not read are left out, so that they come and go without touching it."""
+    read = [version for version in versions if version != NOT_READ] if NOT_READ in versions else versions
+    return text_digest(stage.name, key, stage.code_version, *read)  # type: ignore[arg-type]
 
 
 def product_ranges(stage: Stage, keys: Sequence[str], order: Sequence[Sequence[str]]) -> list[tuple[str, str]]:

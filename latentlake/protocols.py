@@ -7,9 +7,9 @@ never does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,6 +118,19 @@ class Tokenized:
     ends: list[int] | None
 
 
+@dataclass(frozen=True)
+class Splice:
+    """Something put in the place of what a hookpoint gives, in a forward pass.
+
+    ``change(batch, read, written)``: given the indices of a batch's contexts, and what the hookpoints ``reads`` and ``writes``
+    give there, [tokens of these contexts end to end, width], it returns what goes on in the place of the latter.
+    """
+
+    reads: str
+    writes: str
+    change: Callable[[list[int], torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 class Subject(Protocol):
     """The language model that is interpreted, with its tokenizer."""
 
@@ -158,22 +171,47 @@ class Subject(Protocol):
         """
         ...
 
+    def losses(
+        self, contexts: Sequence[Sequence[int]], splice: Splice | None = None
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Cross-entropy of each token given those before it, of the whole model, in nats.
+
+        Yields batches: the indices of the batch's contexts, and a float tensor [tokens of these contexts end to end], NaN for
+        the first token of each.
+        """
+        ...
+
+
+class Firings(NamedTuple):
+    """What fires: entry i says that on input ``rows[i]`` latent ``latents[i]`` has the activation ``values[i]``.
+
+    rows, latents: int64 [entries]; values: float32 [entries]. Entries of value 0 may be among them; they do not fire.
+    """
+
+    rows: torch.Tensor
+    latents: torch.Tensor
+    values: torch.Tensor
+
 
 class Coder(Protocol):
     """A sparse coder: an SAE, a transcoder or a neuron basis."""
 
     width: int
 
-    def encode(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Activations [n, k] (0 where fewer fire) and their latents [n, k] (int64), for inputs [n, d]."""
+    def encode(self, inputs: torch.Tensor) -> Firings:
+        """What fires on inputs [n, d_in]."""
+        ...
+
+    def decode(self, firings: Firings, inputs: torch.Tensor) -> torch.Tensor:
+        """What the coder makes of inputs [n, d_in] out of what fires on them: [n, d_out]."""
         ...
 
 
 class Handles(Protocol):
     """Lazy access to whatever a stage computes with; a model is loaded when first asked for."""
 
-    def subject(self) -> Subject:
-        """The study's subject."""
+    def subject(self, is_random: bool = False) -> Subject:
+        """The study's subject, or one like it with random weights."""
         ...
 
     def coder(self, dictionary: str) -> Coder:

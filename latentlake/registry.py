@@ -46,5 +46,5 @@ class Registry:
 
 EXPLAINERS = Registry("explainer", "latentlake.explainers")
 SCORERS = Registry("scorer", "latentlake.scorers")
-CODERS = Registry("coder format", "latentlake.coders")
+CODERS = Registry("coder format", "latentlake.coders.formats")
 FORMATS = Registry("file format", "latentlake.corpora")

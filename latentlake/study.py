@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from latentlake.choices import Choices, Name, Positive
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
-from latentlake.registry import CODERS, EXPLAINERS, SCORERS
+from latentlake.registry import EXPLAINERS, SCORERS
 from latentlake.study_corpus import Corpus
+from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
 
 SplitName = Literal["explain", "select", "score"]
@@ -32,30 +33,6 @@ class SubjectChoice(Choices):
     model: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class Dictionary(Choices):
-    """A sparse coder on a hookpoint, and which of its latents are asked about.
-
-    ``hookpoint``: what the coder reads, ``layers.9``, ``layers.9.mlp``, or a name that other libraries have for it.
-    ``writes``: the hookpoint that its decoder speaks of, where that is another: a transcoder reads ``layers.9.mlp.input`` and
-    writes ``layers.9.mlp`` (which is what None means there). ``latents``: ``all``, a number (each block gives its share, by
-    hash), or a list.
-    """
-
-    hookpoint: str
-    writes: str | None = None
-    coder: str
-    format: str = "sparsify"
-    latents: Literal["all"] | Positive | tuple[Annotated[int, Field(ge=0)], ...] = "all"
-
-    @field_validator("format")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        known = CODERS.classes()
-        if name not in known:
-            raise ValueError(f"there is no coder format {name!r}{nearest(name, known)}")
-        return name
 
 
 class Storage(Choices):
@@ -151,18 +128,20 @@ class Checks(Choices):
     """Bounds beyond which a check fails; they change what is said of results, and no result.
 
     ``failed_calls``: share of explanations, and of judgements, that may fail. ``control``: how far from 0.5 the mean
-    AUROC of shuffled explanations may be.
+    AUROC of shuffled explanations may be. ``variance_unexplained``: share of the variance that a coder may leave out of what
+    it reconstructs.
     """
 
     failed_calls: Annotated[float, Field(ge=0, le=1)] = 0.05
     control: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    variance_unexplained: Annotated[float, Field(ge=0)] = 0.5
 
 
 class Study(Choices):
     """A study: one corpus, one subject, dictionaries, samples, models, explainers and scorers, all by name.
 
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
-    ``seed``: of everything drawn by hash.
+    ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
     """
 
     name: Name
@@ -172,6 +151,7 @@ class Study(Choices):
     subject: SubjectChoice
     dictionaries: dict[Name, Dictionary] = Field(min_length=1)
     activations: Storage = Storage()
+    reconstruction: Reconstruction | None = Reconstruction()
     selection: Selection = Selection()
     samples: dict[Name, Sample] = {}
     llms: dict[Name, LLMChoice] = {}

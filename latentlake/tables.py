@@ -14,6 +14,7 @@ import pyarrow.types
 from latentlake.errors import LakeError
 
 STRING, INT, LONG, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
+BINARY = pa.binary()
 TIME = pa.timestamp("us", tz="UTC")
 TOKENS = pa.list_(INT)
 DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("number", INT), ("start", INT), ("end_offset", INT)]))
@@ -121,8 +122,13 @@ def _is_kind(found: pa.DataType, declared: pa.DataType) -> bool:
             return pa.types.is_struct(found) and all(_is_kind(found.field(f.name).type, f.type) for f in declared)
         is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
         return is_list and _is_kind(found.value_type, declared.value_type)
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, _is_text)
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, _is_text, _is_bytes)
     return pa.types.is_null(found) or any(is_kind(found) and is_kind(declared) for is_kind in kinds)
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    is_bytes: bool = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+    return is_bytes
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -167,6 +173,39 @@ _DECLARED = (
         partition_by=("llm",),
     ),
     Table(
+        "coders",
+        "Weights of the coders that were trained here, in sparsify's format: their files, cut into parts.",
+        (
+            _DICTIONARY,
+            Column("file", STRING, "name of the file"),
+            Column("part", INT, "place of the part in its file, from 0"),
+            Column("sha256", STRING, "SHA-256 of the part"),
+            Column("data", BINARY, "the part's bytes"),
+        ),
+        keys=("dictionary", "file", "part"),
+        identity=("file", "part", "sha256"),
+        partition_by=("dictionary",),
+    ),
+    Table(
+        "trainings",
+        "How the coders that were trained here came along, a row a step.",
+        (
+            _DICTIONARY,
+            Column("step", INT, "number of the step, from 0"),
+            Column("tokens", LONG, "tokens seen before it"),
+            Column(
+                "variance_unexplained",
+                DOUBLE,
+                "share of the variance of the step's activations that is not reconstructed",
+            ),
+            Column("auxiliary", DOUBLE, "the loss that revives dead latents, before its weight"),
+            Column("dead", INT, "latents that had not fired for the study's `dead_after` tokens"),
+        ),
+        keys=("dictionary", "step"),
+        identity=(),  # what came out of it is in `coders`
+        partition_by=("dictionary",),
+    ),
+    Table(
         "dictionaries",
         "Sparse coders and the hookpoints they read.",
         (
@@ -174,14 +213,43 @@ _DECLARED = (
             Column("hookpoint", STRING, "what the coder reads, by its neutral name"),
             Column("module", STRING, "the same by the model's own name: module, and whether its input or output"),
             Column("writes", STRING, "the hookpoint that the decoder speaks of"),
+            Column("site", STRING, "site of the hookpoint in its block: `residual`, `mlp`, …, or `module`", True),
+            Column("kind", STRING, "`sae`, `transcoder`, `skip transcoder` or `neurons`", True),
+            Column(
+                "family",
+                STRING,
+                "how it chooses what fires: `topk`, `groupmax`, `relu`, `jumprelu`, `batchtopk`, `gated`",
+                True,
+            ),
+            Column("control", STRING, "`directions`, `initialised` or `model`, null where it is no control", True),
             Column("format", STRING, "format of the checkpoint"),
             Column("width", INT, "number of latents"),
             Column("d_in", INT, "width of what the hookpoint gives"),
-            Column("k", INT, "latents that may be active on a token", True),
-            Column("digest", STRING, "digest of the checkpoint's files"),
+            Column("d_out", INT, "width of what the decoder writes", True),
+            Column("k", INT, "latents that may be active on a token, null where thresholds decide", True),
+            Column("l0", DOUBLE, "mean number of latents that fire, where the checkpoint states it", True),
+            Column("stated_model", STRING, "the model that the checkpoint says it was trained on", True),
+            Column("stated_hookpoint", STRING, "the hookpoint that it says it was trained on, in its own words", True),
+            Column("digest", STRING, "digest of the checkpoint's files, and of how they are read"),
         ),
         keys=("dictionary",),
-        identity=("hookpoint", "format", "width", "d_in", "k", "digest"),
+        identity=("hookpoint", "writes", "format", "width", "d_in", "k", "control", "digest"),
+        partition_by=("dictionary",),
+    ),
+    Table(
+        "reconstructions",
+        "How well coders reconstruct what they read (of transcoders: what they write), on contexts drawn by hash.",
+        (
+            _DICTIONARY,
+            Column("n_tokens", LONG, "tokens that were encoded; BOS and separators are not"),
+            Column("variance_unexplained", DOUBLE, "share of the variance that is not reconstructed"),
+            Column("l0", DOUBLE, "mean number of latents that fire on a token"),
+            Column("cross_entropy", DOUBLE, "mean over predicted tokens, nats"),
+            Column("cross_entropy_spliced", DOUBLE, "the same with the reconstruction in the place of the hookpoint"),
+            Column("cross_entropy_added", DOUBLE, "their difference"),
+        ),
+        keys=("dictionary",),
+        identity=("n_tokens", "variance_unexplained", "l0", "cross_entropy", "cross_entropy_spliced"),
         partition_by=("dictionary",),
     ),
     Table(

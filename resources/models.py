@@ -7,9 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from latentlake.dictionaries import coder_of
+from latentlake.lake import Lake
 from latentlake.origins import ModelFacts, Origins
 from latentlake.protocols import LLM, Coder, Embedder, Handles, Subject
-from latentlake.registry import CODERS
 from latentlake.study import Study
 
 
@@ -27,9 +28,9 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The models, checkpoints and corpus files that a study names."""
         return Origins(study, Path(self.cache))
 
-    def handles(self, study: Study, origins: Origins) -> Handles:
-        """The doors to a study's models."""
-        return LazyHandles(study, origins, self.device, self.batch_tokens)
+    def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
+        """The doors to a study's models; the lake holds the coders that were trained."""
+        return LazyHandles(study, origins, lake, self.device, self.batch_tokens)
 
 
 def models_from_environment() -> ModelsResource:
@@ -46,29 +47,30 @@ def models_from_environment() -> ModelsResource:
 class LazyHandles:
     """Real models. Engines are imported here, when first needed, so that an up-to-date run never imports torch."""
 
-    def __init__(self, study: Study, origins: Origins, device: str, batch_tokens: int) -> None:
+    def __init__(self, study: Study, origins: Origins, lake: Lake, device: str, batch_tokens: int) -> None:
         self._study = study
+        self._lake = lake
         self._origins = origins
         self._device = device
         self._batch_tokens = batch_tokens
         self._open: dict[str, Any] = {}
 
-    def subject(self) -> Subject:
-        """The study's subject; its tokenizer and its weights are loaded apart, each when needed."""
+    def subject(self, is_random: bool = False) -> Subject:
+        """The study's subject, or one of its kind with random weights; tokenizer and weights load apart, each when needed."""
         from latentlake.engines.subject import HookedSubject
 
         def load() -> Subject:
-            path = self._converted(self._origins.subject)
-            return HookedSubject(path, self._study.subject.dtype, self._device, self._batch_tokens)
+            path, seed = self._converted(self._origins.subject), self._study.seed if is_random else None
+            return HookedSubject(path, self._study.subject.dtype, self._device, self._batch_tokens, seed)
 
-        subject: Subject = self._keep("subject", load)
+        subject: Subject = self._keep("random subject" if is_random else "subject", load)
         return subject
 
     def coder(self, dictionary: str) -> Coder:
         """The sparse coder of a dictionary."""
-        cls = CODERS[self._study.dictionaries[dictionary].format]
-        path = self._origins.dictionary(dictionary).path
-        coder: Coder = self._keep(f"coder {dictionary}", lambda: cls(path, self._one_device))
+        coder: Coder = self._keep(
+            f"coder {dictionary}", lambda: coder_of(dictionary, self._origins, self._lake, self._one_device)
+        )
         return coder
 
     def llm(self, name: str) -> LLM:

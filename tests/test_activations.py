@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from latentlake.coders.sparsify import SparsifyCoder
+from latentlake.coders.opening import Source, open_coder
 from latentlake.errors import InputError
 from latentlake.fakes import FakeSubject, write_coder
+from latentlake.protocols import Firings
 from latentlake.stages.activations import DROPPED_BITS, encode, round_mantissa, rows_of
 from latentlake.tables import TABLES
 
@@ -29,7 +30,7 @@ def coders(tmp_path: Path) -> dict[str, Any]:
     """Two coders with random weights."""
     for seed, name in enumerate(HOOKPOINTS):
         write_coder(tmp_path / name, D, WIDTH, K, seed)
-    return {name: SparsifyCoder(tmp_path / name) for name in HOOKPOINTS}
+    return {name: open_coder("sparsify", Source(tmp_path / name, name), "cpu") for name in HOOKPOINTS}
 
 
 @pytest.fixture
@@ -147,9 +148,14 @@ class Largest:
 
     width = 1 << 22
 
-    def encode(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, inputs: torch.Tensor) -> Firings:
         """One firing a row."""
-        return torch.full((len(inputs), 1), 3.0e38), torch.full((len(inputs), 1), self.width - 1)
+        n = len(inputs)
+        return Firings(torch.arange(n), torch.full((n,), self.width - 1), torch.full((n,), 3.0e38))
+
+    def decode(self, firings: Firings, inputs: torch.Tensor) -> torch.Tensor:
+        """Not asked for."""
+        raise NotImplementedError
 
 
 def test_the_largest_latent_and_activation_fit() -> None:

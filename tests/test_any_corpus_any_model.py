@@ -34,7 +34,7 @@ STUDY: dict[str, Any] = {
         "early": {"hookpoint": "layers.1", "coder": "coders/early", "latents": 4},
         "late": {"hookpoint": "blocks.2.hook_resid_post", "coder": "coders/late", "latents": 4},
         "mlp": {"hookpoint": "layers.2.mlp", "coder": "coders/mlp", "latents": 4},
-        "transcoder": {"hookpoint": "layers.1.mlp.input", "coder": "coders/mlp", "latents": 4},
+        "transcoder": {"hookpoint": "layers.1.mlp.input", "coder": "coders/transcoder", "latents": 4},
         "neurons": {"hookpoint": "layers.2.mlp.neurons", "coder": "coders/neurons", "latents": 4},
     },
     "selection": {"window": 8, "min_windows": {"explain": 2, "select": 0, "score": 0}},
@@ -75,6 +75,7 @@ def prepare(folder: Path, family: str, only: tuple[str, ...] = (), **corpus: Any
     write_model(folder / "model", family)
     for name, width in (("early", 32), ("late", 32), ("mlp", 32), ("neurons", 64)):
         write_coder(folder / "coders" / name, width, 48, k=6, seed=len(name))
+    write_coder(folder / "coders" / "transcoder", 32, 48, k=6, seed=3, is_transcoder=True)
     study = copy.deepcopy(STUDY)
     study["corpus"].update({"sources": sources(folder), **corpus})
     for section in (study["corpus"]["sources"], study["dictionaries"]):

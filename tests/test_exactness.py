@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from latentlake.coders.opening import Source, open_coder
 from latentlake.corpus import read_documents
 from latentlake.engines import checkpoint
 from latentlake.engines.subject import HookedSubject
 from latentlake.origins import Origins
-from latentlake.registry import CODERS
 from latentlake.stages.activations import DROPPED_BITS, encode, rows_of
 from latentlake.stages.contexts import Context, pack, packing_of
 from latentlake.study import load_study
@@ -33,6 +33,13 @@ Firings = dict[tuple[int, int], float]
 @pytest.fixture(scope="module")
 def origins() -> Origins:
     return Origins(STUDY, Path(os.environ.get("LATENTLAKE_CACHE", ROOT / ".cache")))
+
+
+def source_of(origins: Origins) -> Source:
+    """The quickstart's coder."""
+    source = origins.dictionary("layer9").source
+    assert source is not None
+    return source
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def contexts(origins: Origins, smollm2: Path) -> list[Context]:
 def reference(origins: Origins, smollm2: Path, contexts: list[Context]) -> np.ndarray:
     """Activations before the choice of the k largest, [positions, latents]; nothing of ours but the packing."""
     model: Any = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32, local_files_only=True).eval()
-    tensors = load_file(origins.dictionary("layer9").path / "sae.safetensors")
+    tensors = load_file(source_of(origins).path / "sae.safetensors")
     weights = {name: tensor.double() for name, tensor in tensors.items()}
     parts = []
     for context in contexts:
@@ -70,9 +77,8 @@ def reference(origins: Origins, smollm2: Path, contexts: list[Context]) -> np.nd
 
 
 def found_by(origins: Origins, subject: HookedSubject, contexts: Sequence[Context]) -> Firings:
-    path = origins.dictionary("layer9").path
     tokens, excluded = [each.tokens for each in contexts], [each.excluded for each in contexts]
-    coders = {"it": CODERS["sparsify"](path)}
+    coders = {"it": open_coder("sparsify", source_of(origins), "cpu")}
     keys = encode(subject, tokens, excluded, coders, {"it": "layers.9"}, DROPPED_BITS["half"])["it"]
     rows = rows_of(keys, {"dictionary": "it", "shard": "s"})
     places = zip(rows["position"].to_pylist(), rows["latent"].to_pylist(), strict=True)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "latentlake/registry": ["latentlake.errors"],
     "latentlake/choices": [],
     "latentlake/hookpoints": [],
-    "latentlake/fetching": [],
+    "latentlake/fetching": ["latentlake.protocols"],
     "latentlake/hub": ["latentlake.errors"],
     "latentlake/files": ["latentlake.errors"],
     "latentlake/corpora": [
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "latentlake/study": [
         f"latentlake.{name}"
         for name in (
-            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_corpus", "study_errors",
+            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_corpus", "study_dictionaries",
+            "study_errors",
         )
     ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
@@ -39,8 +40,8 @@ MAY_IMPORT = {
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "corpus", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins", "protocols", "scorers",
-            "study", "study_corpus", "tables", "windows", "work",
+            "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
+            "protocols", "scorers", "study", "study_corpus", "tables", "windows", "work",
         )
     ],
     "latentlake/explainers": [
@@ -48,7 +49,11 @@ MAY_IMPORT = {
     ],
     "latentlake/scorers": [f"latentlake.{name}" for name in ("choices", "protocols", "registry", "scorers", "work")],
     "latentlake/engines": [f"latentlake.{name}" for name in ("engines", "errors", "hookpoints", "hub", "protocols", "registry")],
-    "latentlake/coders": [f"latentlake.{name}" for name in ("coders", "errors", "protocols", "registry")],
+    "latentlake/coders": [
+        f"latentlake.{name}" for name in ("coders", "digest", "errors", "hub", "protocols", "registry", "study_dictionaries")
+    ],
+    "latentlake/coders/formats": [f"latentlake.{name}" for name in ("coders", "errors", "registry")],
+    "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
     "resources": ["latentlake", "resources"],
@@ -97,7 +102,7 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 @pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "corpora", "engines", "explainers", "prompts", "scorers", "stages"))])  # fmt: skip
+    "coders", "coders/formats", "corpora", "engines", "explainers", "prompts", "scorers", "stages"))])  # fmt: skip
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None

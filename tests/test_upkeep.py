@@ -48,7 +48,7 @@ def test_maintenance_changes_no_row(materialized: Workbench) -> None:
 
 def test_the_plan_outlives_the_log(materialized: Workbench) -> None:
     lake = materialized.lake.open("tiny")
-    for name in TABLES:
+    for name in filter(lambda each: lake.version(each) is not None, TABLES):
         DeltaTable(lake.path(name)).alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
     maintain(lake, vacuum_hours=0)
     assert {len(log(lake, name)) for name in TABLES} <= {0, 1}

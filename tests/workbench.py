@@ -20,8 +20,9 @@ from definitions import build_definitions
 from jobs.progress import TerminalProgress
 from jobs.run import Run
 from latentlake.catalog import Catalog
-from latentlake.coders.sparsify import SparsifyCoder
+from latentlake.dictionaries import coder_of
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject, write_coder
+from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import State
 from latentlake.protocols import Handles
@@ -58,6 +59,7 @@ STUDY: dict[str, Any] = {
     "corpus": {"sources": {"docs": {"path": "docs/*.jsonl*", "id": "title"}}, "context_length": 65},
     "subject": {"model": "model"},
     "dictionaries": {"one": {"hookpoint": "layers.1", "coder": "coders/one", "latents": 6}},
+    "reconstruction": None,
     "selection": {"window": 8, "min_windows": {"explain": 4, "select": 2, "score": 4}},
     "samples": {
         "strong": {"split": "explain", "sampler": "top", "windows": 3},
@@ -131,9 +133,9 @@ class FakeModels:
         """The files that the study names; these are real."""
         return Origins(study, self._cache)
 
-    def handles(self, study: Study, origins: Origins) -> Handles:
+    def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
         """The fakes, and the real coders of the study."""
-        return FakeHandles(lambda name: SparsifyCoder(origins.dictionary(name).path), self._subject, self._llm)
+        return FakeHandles(lambda name: coder_of(name, origins, lake), self._subject, self._llm)
 
 
 class Workbench:

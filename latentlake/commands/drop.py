@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, opened: Opened) -> None:
     """List activations, and drop them if told to."""
     stage, shards = opened.flow["activations"], opened.plan.shards
-    for name, known in (("dictionary", opened.flow.keys("dictionary")), ("shard", shards)):
+    for name, known in (("dictionary", tuple(opened.study.dictionaries)), ("shard", shards)):
         given = getattr(options, name)
         if given is not None and given not in known:
             raise LakeError(f"there is no {name} {given!r}{nearest(given, known)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from latentlake.errors import InputError
@@ -30,6 +30,14 @@ def load_model(auto_class: Any, path: Path, dtype: str, device_map: str | None =
     except (OSError, ValueError) as error:
         raise InputError(f"Model {path} cannot be loaded: {error}. Check that its files are complete.") from error
     return model.eval()
+
+
+def random_model(config: Any, dtype: str, seed: int) -> Any:
+    """A causal language model of a configuration with weights as before training, drawn anew by the seed, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model.to(_DTYPES[dtype]).eval()
 
 
 def load_tokenizer(path: Path) -> Any:

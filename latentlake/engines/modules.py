@@ -91,6 +91,25 @@ def hook(decoder: nn.Module, place: Place, keep: Callable[[Tensor], None]) -> An
     )
 
 
+def replace(decoder: nn.Module, place: Place, change: Callable[[Tensor], Tensor]) -> Any:
+    """Have what a place gives, alone or the first of several, replaced in every pass. Returns torch's handle."""
+    module = decoder.get_submodule(place.module)
+    if place.side == "output":
+        return module.register_forward_hook(lambda _module, _inputs, output: _changed(output, change))
+
+    def before(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if inputs:
+            return _changed(inputs, change), named
+        name = "hidden_states" if "hidden_states" in named else next(iter(named))
+        return inputs, {**named, name: change(named[name])}
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _changed(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return (change(given[0]), *given[1:]) if isinstance(given, tuple) else change(given)
+
+
 def _first(given: Any) -> Tensor:
     state: Tensor = given[0] if isinstance(given, tuple) else given
     return state

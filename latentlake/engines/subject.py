@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from latentlake.engines.batches import cut
-from latentlake.engines.loading import load_model, load_tokenizer
-from latentlake.engines.modules import Place, blocks_of, hook, place_of
+from latentlake.engines.loading import load_model, load_tokenizer, random_model
+from latentlake.engines.modules import Place, blocks_of, hook, place_of, replace
 from latentlake.engines.skeleton import config_of, decoder_of, skeleton
 from latentlake.errors import InputError
-from latentlake.protocols import Tokenized
+from latentlake.protocols import Splice, Tokenized
 
 logger = logging.getLogger("latentlake.engines")
 
 States = dict[str, Tensor]
+_LOGITS = 2**27  # numbers that the head gives at once: 512 MiB in float32
 
 
 class HookedSubject:
@@ -36,10 +37,19 @@ class HookedSubject:
         device: where the model runs, as torch names it; ``auto`` spreads it over all devices that there are.
         batch_tokens: tokens in a batch, padding included. Of a batch that does not fit into memory the halves are tried, and
             later ones are cut that small at once.
+        seed: not the model's weights but random ones, as before training; None: the model's.
     """
 
-    def __init__(self, path: Path, dtype: str = "float32", device: str = "cpu", batch_tokens: int = 4096) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dtype: str = "float32",
+        device: str = "cpu",
+        batch_tokens: int = 4096,
+        seed: int | None = None,
+    ) -> None:
         self._path = path
+        self._seed = seed
         self._dtype = dtype
         self._device = device
         self._batch_tokens = batch_tokens
@@ -180,19 +190,84 @@ class HookedSubject:
         depth = whole if None in layers else 1 + max(layer for layer in layers if layer is not None)
         if self._decoder is None or self._depth < depth:
             logger.info("loading %s up to block %d", self._path.name, depth - 1)
-            spread = "auto" if self._device == "auto" else None
-            decoder = decoder_of(load_model(AutoModelForCausalLM, self._path, self._dtype, spread))
+            decoder = decoder_of(self._model())
             where, _, last = blocks_of(decoder).rpartition(".")
             setattr(decoder.get_submodule(where), last, getattr(decoder.get_submodule(where), last)[:depth])
-            self._decoder, self._depth = decoder if spread else decoder.to(self._device), depth
+            self._decoder, self._depth = self._placed(decoder), depth
+
+    def _model(self) -> Any:
+        """The model with its head, on the CPU, or spread where it is to be."""
+        if self._seed is not None:
+            return random_model(self._config, self._dtype, self._seed)
+        return load_model(AutoModelForCausalLM, self._path, self._dtype, "auto" if self._is_spread else None)
+
+    @property
+    def _is_spread(self) -> bool:
+        return self._device == "auto" and self._seed is None
+
+    def _placed(self, model: Any) -> Any:
+        if self._device != "auto":
+            return model.to(self._device)
+        return model if self._is_spread else model.to("cuda:0" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def _whole(self) -> Any:
+        """The model with its head and all of its blocks."""
+        logger.info("loading %s with its head", self._path.name)
+        return self._placed(self._model())
+
+    def losses(
+        self, contexts: Sequence[Sequence[int]], splice: Splice | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Cross-entropy of each token given those before it, in nats; as `latentlake.protocols.Subject`.
+
+        Batches are small: what the head gives has a number for each token of the vocabulary.
+
+        Raises:
+            InputError: a hookpoint that the model does not have.
+        """
+        places = {name: self._place(name) for name in (splice.reads, splice.writes)} if splice else {}
+        most = max(1, min(self._batch_tokens, _LOGITS // (self.vocabulary or 1)))
+        for batch in cut([len(context) for context in contexts], lambda rows, longest: rows * longest <= most):
+            yield batch, self._losses([contexts[index] for index in batch], batch, splice, places)
+
+    @torch.inference_mode()
+    def _losses(
+        self, contexts: Sequence[Sequence[int]], batch: list[int], splice: Splice | None, places: dict[str, Place]
+    ) -> Tensor:
+        model = self._whole
+        tokens, is_token = _padded(contexts)
+        handles = self._splice(decoder_of(model), batch, splice, places, is_token) if splice else []
+        try:
+            tokens = tokens.to(model.get_input_embeddings().weight.device)
+            logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()
+        finally:
+            for handle in handles:
+                handle.remove()
+        losses = torch.nn.functional.cross_entropy(logits.mT, tokens[:, 1:].to(logits.device), reduction="none")
+        return _end_to_end(torch.nn.functional.pad(losses, (1, 0), value=torch.nan)[..., None], is_token)[:, 0]
+
+    def _splice(
+        self, decoder: nn.Module, batch: list[int], splice: Splice, places: dict[str, Place], is_token: Tensor
+    ) -> list[Any]:
+        """Hooks that put a splice into a pass; the caller removes them."""
+        read: list[Tensor] = []
+
+        def change(padded: Tensor) -> Tensor:
+            states = _end_to_end(padded, is_token)
+            changed = splice.change(batch, read.pop() if read else states, states)
+            rows = is_token.flatten().nonzero()[:, 0].to(padded.device)
+            return padded.reshape(-1, padded.shape[-1]).index_copy(0, rows, changed.to(padded)).reshape(padded.shape)
+
+        if splice.reads == splice.writes:
+            return [replace(decoder, places[splice.writes], change)]
+        keep = hook(decoder, places[splice.reads], lambda state: read.append(_end_to_end(state.clone(), is_token)))
+        return [keep, replace(decoder, places[splice.writes], change)]
 
     @torch.inference_mode()
     def _run(self, contexts: Sequence[Sequence[int]], places: dict[str, Place]) -> States:
         decoder = self._decoder
-        lengths = torch.tensor([len(context) for context in contexts])
-        is_token = torch.arange(int(lengths.max())) < lengths[:, None]
-        tokens = torch.zeros(is_token.shape, dtype=torch.long)
-        tokens[is_token] = torch.tensor([token for context in contexts for token in context])
+        tokens, is_token = _padded(contexts)
         seen: States = {}
         handles = [hook(decoder, place, _keeper(seen, name, len(places))) for name, place in places.items()]
         try:
@@ -224,6 +299,15 @@ def _keeper(seen: States, name: str, wanted: int) -> Callable[[Tensor], None]:
         seen[name] = state.clone()  # some decoders go on in the same memory
 
     return keep
+
+
+def _padded(contexts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens of contexts, padded on the right, and where they are, both [contexts, longest]."""
+    lengths = torch.tensor([len(context) for context in contexts])
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.zeros(is_token.shape, dtype=torch.long)
+    tokens[is_token] = torch.tensor([token for context in contexts for token in context])
+    return tokens, is_token
 
 
 def _end_to_end(padded: Tensor, is_token: Tensor) -> Tensor:

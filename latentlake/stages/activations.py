@@ -20,18 +20,23 @@ DROPPED_BITS = {"half": 13, "bfloat16": 16}
 
 
 def compute(works: Sequence[Work]) -> Iterator[Tables]:
-    """Sparse activations of one shard, a table for each dictionary.
+    """Sparse activations of one shard, a table for each dictionary. Those on a subject of random weights come in a pass of
+    their own.
 
     Raises:
         InputError: a dictionary has no latent that fires anywhere in the shard.
     """
-    subject = works[0].handles.subject()
     rows = works[0].frame("contexts").sort("context").select("tokens", "excluded").collect()
     contexts, excluded = rows["tokens"].to_list(), rows["excluded"].to_list()
     coders = {work.dictionary: work.handles.coder(work.dictionary) for work in works}
     hookpoints = {work.dictionary: neutral(work.study.dictionaries[work.dictionary].hookpoint) for work in works}
     dropped = DROPPED_BITS[works[0].study.activations.precision]
-    packed = encode(subject, contexts, excluded, coders, hookpoints, dropped, works[0].progress.share)
+    packed: dict[str, np.ndarray] = {}
+    apart = [[work for work in works if _is_random(work) is is_random] for is_random in (False, True)]
+    for own in filter(None, apart):
+        some = {work.dictionary: coders[work.dictionary] for work in own}
+        subject, report = own[0].handles.subject(_is_random(own[0])), own[0].progress.share
+        packed |= encode(subject, contexts, excluded, some, hookpoints, dropped, report)
     for work in works:
         keys = packed.pop(work.dictionary)
         if not len(keys) and any(len(each) > len(out) for each, out in zip(contexts, excluded, strict=True)):
@@ -40,6 +45,10 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
                 "the coder was trained on this hookpoint of this model"
             )
         yield {"activations": rows_of(keys, work.stage.columns(work.values))}
+
+
+def _is_random(work: Work) -> bool:
+    return work.study.dictionaries[work.dictionary].control == "model"
 
 
 def encode(
@@ -68,16 +77,15 @@ def encode(
     def collect(most: int) -> None:
         while len(under_way) > most:
             name, fetched, positions = under_way.popleft()
-            values, latents = fetched.arrays()
-            parts[name].append(_pack(latents, positions, values, dropped))
+            parts[name].append(_pack(*fetched.arrays(), positions, dropped))
 
     done = 0
-    for batch, states in subject.activations(contexts, sorted(set(hookpoints.values()))):
+    for batch, states in subject.activations(contexts, sorted({hookpoints[name] for name in coders})):
         positions = np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])
         kept = np.flatnonzero(is_kept[positions])
         for name, coder in coders.items():
-            values, latents = coder.encode(rows_at(states[hookpoints[name]], kept))
-            under_way.append((name, Fetched(values, latents), positions[kept]))
+            firings = coder.encode(rows_at(states[hookpoints[name]], kept))
+            under_way.append((name, Fetched(firings), positions[kept]))
         collect(len(coders))
         done += len(positions)
         report(done / starts[-1])
@@ -135,13 +143,14 @@ def _require_fit(tokens: int, coders: dict[str, Coder]) -> None:
             )
 
 
-def _pack(latents: np.ndarray, positions: np.ndarray, values: np.ndarray, dropped: int) -> np.ndarray:
-    """The firings among top-k activations [n, k], unsorted."""
+def _pack(rows: np.ndarray, latents: np.ndarray, values: np.ndarray, positions: np.ndarray, dropped: int) -> np.ndarray:
+    """What fires, packed and unsorted. ``positions``: of the rows."""
     if not np.isfinite(values).all():
         raise InputError("an activation is not a finite number; give the subject the dtype float32 or bfloat16")
     values = round_mantissa(values, dropped)
-    row, column = np.nonzero(values > 0)
-    top = latents[row, column].astype(np.uint64) << np.uint64(64 - _LATENT_BITS)
-    middle = positions[row].astype(np.uint64) << np.uint64(_VALUE_BITS)
-    low = values[row, column].view(np.uint32) >> np.uint32(32 - _VALUE_BITS)
-    return top | middle | low.astype(np.uint64)
+    fires = np.flatnonzero(values > 0)
+    top = latents[fires].astype(np.uint64) << np.uint64(64 - _LATENT_BITS)
+    middle = positions[rows[fires]].astype(np.uint64) << np.uint64(_VALUE_BITS)
+    low = values[fires].view(np.uint32) >> np.uint32(32 - _VALUE_BITS)
+    packed: np.ndarray = top | middle | low.astype(np.uint64)
+    return packed

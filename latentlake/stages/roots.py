@@ -4,7 +4,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from latentlake.hookpoints import neutral, written_by
+from latentlake.coders.keeping import weights_digest
+from latentlake.dictionaries import trained_digest
+from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.origins import ModelFacts
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
@@ -30,17 +32,22 @@ def dictionaries(work: Work) -> Tables:
         InputError: the coder does not fit the subject.
     """
     work.origins.verify()
-    choice, facts = work.study.dictionaries[work.dictionary], work.origins.dictionary(work.dictionary)
+    choice, coder = work.study.dictionaries[work.dictionary], work.origins.dictionary(work.dictionary)
+    site, facts = site_of(choice.hookpoint), coder.facts
     row = {
         "dictionary": work.dictionary,
         "hookpoint": neutral(choice.hookpoint),
         "module": work.handles.subject().module_of(choice.hookpoint),
         "writes": written_by(choice.hookpoint, choice.writes),
-        "format": choice.format,
-        "width": facts.width,
-        "d_in": facts.d_in,
-        "k": facts.k,
-        "digest": facts.digest,
+        "site": "module" if site is None else site.site or "residual",
+        "control": choice.control,
+        "format": coder.format,
+        "stated_model": facts.model,
+        "stated_hookpoint": facts.hookpoint,
+        "digest": coder.digest
+        if choice.train is None
+        else trained_digest(weights_digest(work.frame("coder")), coder.digest),
+        **{name: getattr(facts, name) for name in ("kind", "family", "width", "d_in", "d_out", "k", "l0")},
     }
     return _table("dictionaries", row)
 

@@ -1,0 +1,103 @@
+"""Coders trained with sparsify on what a subject gives; on a subject of fixed vectors, fast and the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+from latentlake.coders.keeping import parts, unpacked, weights_digest
+from latentlake.coders.opening import Source, open_coder
+from latentlake.coders.training import Lesson, Step, train
+from latentlake.errors import InputError
+from latentlake.fakes import FakeSubject
+from latentlake.study_dictionaries import Training
+from latentlake.tables import TABLES
+
+D = 16
+
+
+def lesson(reads: str = "layers.1", writes: str = "layers.1") -> Lesson:
+    """Contexts of several lengths, each opened by BOS; one holds nothing else."""
+    texts = ["the river runs to the sea", "a king", "music and law", "birds of an island"] * 10
+    tokens = [[1, *each.tokens] for each in FakeSubject(D).tokenize(texts)] + [[1]]
+    return Lesson(FakeSubject(D), tokens, [[0]] * len(tokens), reads, writes)
+
+
+def trained(folder: Path, shares: list[float] | None = None, of: Lesson | None = None, **choices: object) -> list[Step]:
+    """Train a small coder."""
+    folder.mkdir(parents=True)
+    choice = Training.model_validate({"latents": 40, "k": 4, "contexts": 4, "epochs": 3, "lr": 0.01, **choices})
+    return train(choice, of or lesson(), folder, (shares if shares is not None else []).append)
+
+
+def test_training_lowers_what_is_left_unexplained_and_reports_it(tmp_path: Path) -> None:
+    shares: list[float] = []
+    steps = trained(tmp_path / "a", shares)
+    assert [step.step for step in steps] == list(range(30))
+    assert steps[-1].variance_unexplained < 0.8 * steps[0].variance_unexplained
+    kept = sum(len(each) - 1 for each in lesson().contexts)
+    assert steps[10].tokens == kept  # an epoch of ten steps; BOS is not counted
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_what_is_trained_is_a_coder_like_any_other(tmp_path: Path) -> None:
+    steps = trained(tmp_path / "a")
+    coder = open_coder("sparsify", Source(tmp_path / "a" / "coder", "a"), "cpu")
+    assert (coder.width, coder.d_in, coder.k) == (40, D, 4)
+    given, left = lesson(), [0.0, 0.0]
+    for batch, states in given.subject.activations(given.contexts, ["layers.1"]):
+        kept = torch.cat([torch.arange(len(given.contexts[n])) > 0 for n in batch])
+        inputs = states["layers.1"][kept]
+        left[0] += float((inputs - coder.decode(coder.encode(inputs), inputs)).square().sum())
+        left[1] += float((inputs - inputs.mean(0)).square().sum())
+    assert left[0] / left[1] < steps[0].variance_unexplained
+
+
+def test_the_same_choices_train_the_same_coder_and_another_seed_another(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trained(tmp_path / name, seed=seed)
+    assert torch.equal(state, torch.random.get_rng_state())
+    weights = [(tmp_path / name / "coder" / "sae.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_transcoders_learn_what_another_hookpoint_gives(tmp_path: Path) -> None:
+    steps = trained(tmp_path / "a", of=lesson("layers.1.mlp.input", "layers.1.mlp"), skip=True, epochs=6)
+    assert steps[-1].variance_unexplained < steps[0].variance_unexplained
+    coder = open_coder("sparsify", Source(tmp_path / "a" / "coder", "a"), "cpu")
+    assert coder.d_out == D
+
+
+def test_latents_die_that_do_not_fire_for_long(tmp_path: Path) -> None:
+    assert max(step.dead for step in trained(tmp_path / "a", dead_after=200, auxk=0)) > 0
+    assert all(step.dead == 0 for step in trained(tmp_path / "b"))
+
+
+def test_too_few_contexts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="takes 4 contexts a step, and the shards it reads have 1"):
+        trained(tmp_path / "a", of=Lesson(FakeSubject(D), [[1, 5], [1]], [[0], [0]], "h", "h"), epochs=1)
+
+
+def test_files_come_out_of_the_lake_as_they_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentlake.coders.keeping._PART", 1000)
+    (tmp_path / "a").mkdir()
+    for name, size in (("cfg.json", 10), ("sae.safetensors", 2500)):
+        (tmp_path / "a" / name).write_bytes(bytes(n % 251 for n in range(size)))
+    rows = [{"dictionary": "d", **part} for part in parts(tmp_path / "a")]
+    assert [(row["file"], row["part"], len(row["data"])) for row in rows] == [
+        ("cfg.json", 0, 10), ("sae.safetensors", 0, 1000), ("sae.safetensors", 1, 1000), ("sae.safetensors", 2, 500),
+    ]  # fmt: skip
+    frame = pl.LazyFrame(TABLES["coders"].conform(pa.Table.from_pylist(rows[::-1])))
+    found = unpacked(frame, tmp_path / "cache")
+    assert {file.name: file.read_bytes() for file in found.iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()
+    }
+    assert unpacked(frame, tmp_path / "cache") == found
+    assert weights_digest(frame.filter(pl.col("part") < 2)) != weights_digest(frame)
