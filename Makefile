@@ -25,6 +25,7 @@ check: .venv/installed  ## lint and types
 
 bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.activations
+	.venv/bin/python -m benchmarks.encode
 	.venv/bin/python -m benchmarks.storage
 	.venv/bin/python -m benchmarks.memory
 	.venv/bin/python -m benchmarks.plan

@@ -93,7 +93,8 @@ class Origins:
                 return self._without_files(name, choice)
             return self._checkpoint(choice, choice.coder)
         except InputError as error:
-            raise InputError(f"dictionaries.{name}: {error}") from error
+            said = str(error).removeprefix(f"dictionaries.{name}: ")
+            raise InputError(f"dictionaries.{name}: {said}") from error
 
     def _checkpoint(self, choice: Dictionary, reference: str) -> CoderFacts:
         path = locate(reference, self.study.home, choice.revision)

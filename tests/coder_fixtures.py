@@ -530,6 +530,8 @@ def _factors(config: Config, x: Tensor) -> tuple[Tensor, Tensor]:
     if config["norm_activation"] == "token-wise":
         own = config["d_model"] ** 0.5 / x.norm(dim=-1, keepdim=True)
         return own, own
+    if config["norm_activation"] == "inference":
+        return torch.tensor(1.0), torch.tensor(1.0)
     norms = config["dataset_average_activation_norm"]
     return torch.tensor(config["d_model"] ** 0.5 / norms["in"]), torch.tensor(config["d_model"] ** 0.5 / norms["out"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 
+from assets.events import asset_key
 from latentlake.checks import Result
 from latentlake.coders.opening import Source, facts, format_of
 from latentlake.coders.parameters import TRANSCODERS
@@ -109,6 +111,7 @@ def test_every_kind_goes_all_the_way(every_kind: Workbench) -> None:
     scored = view.scores.filter(pl.col("control").is_null(), metric="auroc").group_by("dictionary").len().collect()
     assert dict(scored.iter_rows()) == dict.fromkeys(KINDS, 4)
     _assert_the_trained_coder_is_the_best(every_kind)
+    _assert_its_training_is_shown(every_kind)
     _assert_only_what_is_new_is_trained(every_kind)
 
 
@@ -126,6 +129,19 @@ def _assert_the_trained_coder_is_the_best(bench: Workbench) -> None:
         > check.figures["bound"]
         > check.figures["mine: variance unexplained"]
     )  # type: ignore[operator]
+
+
+def _assert_its_training_is_shown(bench: Workbench) -> None:
+    record = bench.instance.fetch_materializations(asset_key("coder"), limit=1).records[0]
+    assert record.asset_materialization is not None
+    told = str(record.asset_materialization.metadata["preview"].value)
+    assert told.startswith("![](data:image/svg+xml;base64,")
+    drawn = base64.b64decode(told.partition("base64,")[2].partition(")")[0]).decode()
+    assert "share of variance unexplained" in drawn
+    assert "dead latents" in drawn
+    steps = bench.view().trainings.sort("step").collect()
+    for row in (steps.row(0, named=True), steps.row(-1, named=True)):
+        assert f"| {row['step']} | {row['tokens']} | {row['variance_unexplained']:.3f} | {row['dead']} |" in told
 
 
 def _assert_only_what_is_new_is_trained(bench: Workbench) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BLOCK, _BLOCK_OF_GPU = 2**24, 2**28
 # Latents in a chunk; measured by `benchmarks.encode`. With fewer the choice among chunks costs more than it saves, with more
 # rows of a block become few, and the weights are read again for each block.
-_CHUNK, _CHUNK_OF_GPU = 2**14, 2**16
+_CHUNK, _CHUNK_OF_GPU = 2**13, 2**16
 
 
 class SparseCoder:
@@ -69,7 +69,7 @@ class SparseCoder:
 
         decoder, bias, skip = self._decoder
         with torch.inference_mode():
-            inputs = inputs.float()
+            inputs = self._taken(inputs)
             places = torch.stack([firings.rows, firings.latents])
             active = torch.sparse_coo_tensor(places, firings.values, (len(inputs), self.width), check_invariants=False)
             outputs = active.to_dense() if decoder is None else torch.sparse.mm(active, decoder)
@@ -106,6 +106,12 @@ class SparseCoder:
     def _gain(self) -> tuple[Tensor | None, Tensor | None]:
         return self._moved(self._parameters.gain), self._moved(self._parameters.offset)
 
+    def _taken(self, inputs: Tensor) -> Tensor:
+        """Inputs as they are computed with: in float32, on the coder's device, wherever the subject's block was."""
+        import torch
+
+        return inputs.to(self._device, torch.float32)
+
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         """A tensor in float32 on the device, in memory of its own: strides and alignment, which differ from file to file, say in
         which order sums are formed, and the same weights are to give the same bits in every format."""
@@ -115,7 +121,7 @@ class SparseCoder:
 
     def _encode_block(self, inputs: Tensor, start: int) -> Firings:
         gain, offset = self._gain
-        scaled = self._parameters.scaling(inputs.float())
+        scaled = self._parameters.scaling(self._taken(inputs))
         rows, latents, values = self._parameters.rule(self._chunks(scaled))
         if gain is not None:
             values = values * gain[latents]

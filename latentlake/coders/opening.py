@@ -73,7 +73,13 @@ def locate(reference: str, base: Path, revision: str | None = None) -> Path:
     if on_hub is None or reference.startswith("."):
         raise InputError(f"Coder {reference!r}: there is nothing at {path}. Correct the path in the study.")
     inside = on_hub["inside"]
-    folder = snapshot(on_hub["repository"], revision, [inside, f"{inside}/*"] if inside else ["*"], "Coder")
+    names = sorted(
+        {file.as_posix() for each in CODERS.classes().values() for file in each.files(Path())} | {"config.json"}
+    )
+    wanted = (
+        [inside, *(f"{inside}/{name}" for name in names)] if inside else names
+    )  # a repository may hold hundreds of coders
+    folder = snapshot(on_hub["repository"], revision, wanted, "Coder")
     if inside and not (folder / inside).exists():
         raise InputError(f"Coder {reference!r}: the repository has no {inside!r}. Correct the folder in the study.")
     return folder / inside if inside else folder

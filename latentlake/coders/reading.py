@@ -6,7 +6,6 @@ Nothing is ever unpickled but tensors and plain values.
 from __future__ import annotations
 
 import json
-import math
 import struct
 import warnings
 import zipfile
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
 
 
 # what reading raises where bytes are missing or others than they were
-_DAMAGED = (ValueError, TypeError, LookupError, EOFError, OSError, zipfile.BadZipFile)
+_DAMAGED = (ValueError, TypeError, LookupError, RuntimeError, AssertionError, EOFError, OSError, zipfile.BadZipFile)
+
+
+_HUGE = 1e38  # beyond it a float32 is infinite
 
 
 class Tensors:
@@ -125,7 +127,7 @@ def _stated_size(file: Path) -> int:
             header = json.loads(opened.read(min(length, file.stat().st_size)))
         header.pop("__metadata__", None)
         return int(8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0))
-    except (struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (struct.error, ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(f"{file} is cut short or damaged: its header cannot be read. Fetch it again.") from error
 
 
@@ -169,7 +171,7 @@ def read_pt(file: Path) -> tuple[Tensors, dict[str, Any]]:
             f"{file} holds more than tensors and plain values, and is not loaded, since that could run any code. Ask for the "
             "weights as safetensors."
         ) from error
-    except (*_DAMAGED, RuntimeError, AttributeError, struct.error) as error:
+    except (*_DAMAGED, AttributeError, struct.error) as error:
         raise InputError(f"{file} is cut short or damaged ({error}). Fetch it again.") from error
     if not isinstance(found, dict):
         raise InputError(f"{file} holds a {type(found).__name__}, not tensors by name. Is it a sparse coder?")
@@ -216,9 +218,21 @@ class Config:
             InputError: it is missing, or none.
         """
         value = self[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not -_HUGE < value < _HUGE:
             raise InputError(f"{self.file}: {self._within}{name} = {value!r}; it must be a finite number.")
         return float(value)
+
+    def text(self, name: str) -> str | None:
+        """Some words, or nothing.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{self.file}: {self._within}{name} = {value!r}; it must be text.")
+        return value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false.

@@ -84,13 +84,13 @@ class _Measured:
 
     def reconstruct(self, batch: list[int], read: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
         """What is to stand in the place of ``written``: the reconstruction, and at excluded positions what was there."""
-        kept = self._kept(batch).to(read.device)
-        inputs = read[kept]
+        kept = self._kept(batch)
+        inputs, target = (each[kept.to(each.device)] for each in (read, written))
         firings = self.coder.encode(inputs)
         outputs = self.coder.decode(firings, inputs)
-        self._add(written[kept].double(), outputs.double(), int((firings.values > 0).sum()))
+        self._add(target.double(), outputs.to(target.device).double(), int((firings.values > 0).sum()))
         changed = written.clone()
-        changed[kept] = outputs.to(written)
+        changed[kept.to(written.device)] = outputs.to(written)
         return changed
 
     def _kept(self, batch: list[int]) -> torch.Tensor:

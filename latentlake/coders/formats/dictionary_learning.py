@@ -42,7 +42,7 @@ class DictionaryLearning:
             raise InputError(f"{file}: dict_class {name!r} is not supported; supported are {', '.join(_CLASSES)}.")
         tensors, _ = read_pt(weights)
         parameters = _CLASSES[name](tensors, config, config.whole("activation_dim"), config.whole("dict_size"))
-        return parameters, Stated(kind="sae", model=config.get("lm_name"), hookpoint=_hookpoint(config))
+        return parameters, Stated(kind="sae", model=config.text("lm_name"), hookpoint=_hookpoint(config))
 
 
 def _hookpoint(config: Config) -> str | None:
@@ -119,8 +119,8 @@ def _one_threshold(tensors: Tensors) -> Threshold:
 
 def _k(tensors: Tensors, config: Config, width: int) -> int:
     k = require_k(config.whole("k", 0), width, config.file)
-    if "k" in tensors.names and int(tensors.number("k")) != k:
-        raise InputError(f"{config.file} states k = {k}, and {tensors.file.name} holds k = {int(tensors.number('k'))}.")
+    if "k" in tensors.names and tensors.number("k") != k:
+        raise InputError(f"{config.file} states k = {k}, and {tensors.file.name} holds k = {tensors.number('k'):g}.")
     return k
 
 

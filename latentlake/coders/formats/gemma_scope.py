@@ -57,10 +57,12 @@ def parameters_of(tensors: Tensors, w: str) -> Parameters:
 
 
 def stated_of(reference: str) -> Stated:
-    """What the name of a checkpoint of the release says of it: the model, and the mean number of latents that fire."""
+    """What the name of a checkpoint of the release says of it: model, hookpoint, and mean number of latents that fire."""
     l0 = re.search(r"average_l0_(\d+)", reference)
     model = re.search(r"gemma-scope-(\d+b-(?:pt|it))", reference)
+    place = re.search(r"gemma-scope-[\w.-]+-(?:res|mlp|att|transcoders)/layer_\d+", reference)
     return Stated(
         model=f"google/gemma-2-{model[1].removesuffix('-pt')}" if model else None,
+        hookpoint=place[0] if place else None,
         l0=float(l0[1]) if l0 else None,
     )

@@ -48,8 +48,10 @@ class GemmaScope2:
 
 
 def _stated(config: Config, parameters: Parameters) -> Stated:
-    read, written = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
+    read, written = config.text("hf_hook_point_in"), config.text("hf_hook_point_out")
     kind = None if read is None else "sae" if written in (None, read) else "transcoder"
     if parameters.skip is not None:
         kind = "skip transcoder"
-    return Stated(kind=kind, model=config.get("model_name"), hookpoint=read, l0=config.get("l0"))
+    return Stated(
+        kind=kind, model=config.text("model_name"), hookpoint=read, l0=config.number("l0") if config.get("l0") else None
+    )

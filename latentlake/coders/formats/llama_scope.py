@@ -89,6 +89,6 @@ def _scaling(config: Config, d: int) -> Scaling:
 
 
 def _stated(config: Config) -> Stated:
-    read, written = config.get("hook_point_in"), config.get("hook_point_out")
+    read, written = config.text("hook_point_in"), config.text("hook_point_out")
     kind = None if read is None else "sae" if written in (None, read) else "transcoder"
     return Stated(kind=kind, hookpoint=read)

@@ -60,7 +60,8 @@ class SaeLens:
         config, tensors = read_json(cfg), read_safetensors(weights)
         family = _family(config)
         d_in, width, d_out = _sizes(config)
-        is_transcoder = "transcoder" in config.get("architecture", "standard")
+        architecture = config.choice("architecture", _ARCHITECTURES, default="standard")
+        is_transcoder = "transcoder" in architecture
         decoder = tensors.take("W_dec", width, d_out)
         decoder_bias = tensors.take("b_dec", d_out)
         is_centred = config.flag("apply_b_dec_to_input", not is_transcoder)
@@ -75,7 +76,7 @@ class SaeLens:
         factor = _finetuned(config, tensors, width)
         if factor is not None:
             decoder = decoder * factor[:, None]
-        skip = tensors.take("W_skip", d_out, d_in) if "skip" in config.get("architecture", "") else None
+        skip = tensors.take("W_skip", d_out, d_in) if "skip" in architecture else None
         parameters = Parameters(
             _rule(config, tensors, width, family),
             encoder=encoder,
@@ -157,6 +158,6 @@ def _stated(config: Config, is_transcoder: bool, skips: bool) -> Stated:
     where = config.section("metadata") if config.get("metadata") else config
     return Stated(
         kind=("skip transcoder" if skips else "transcoder") if is_transcoder else "sae",
-        model=where.get("model_name"),
-        hookpoint=where.get("hook_name", where.get("hook_point")),
+        model=where.text("model_name"),
+        hookpoint=where.text("hook_name") or where.text("hook_point"),
     )
