@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 250, 150
 _DENSITY_BIN, _SCORE_BIN = 0.25, 0.05
+_MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
 _OWN, _OTHER = "the latent", "another latent"
 _TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
 _EXPLANATIONS = {_OWN: "#4c78a8", _OTHER: "#f58518"}
@@ -85,10 +86,14 @@ def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
 
 
 def training(steps: pl.DataFrame) -> alt.HConcatChart:
-    """Rows of `trainings`: share of variance that each step left unexplained, and latents that counted as dead."""
+    """Rows of `trainings`: share of variance that each step left unexplained, and latents that counted as dead; of many steps,
+    means over neighbours."""
     import altair as alt
 
-    lines = _chart(steps).mark_line(strokeWidth=1)
+    size = -(-steps.height // _MOST_STEPS)
+    together = (pl.int_range(pl.len()) // max(1, size)).alias("group")
+    thinned = steps.sort("step").group_by(together, maintain_order=True).agg(pl.all().exclude("dictionary").mean())
+    lines = _chart(thinned).mark_line(strokeWidth=1)
     x = alt.X("tokens:Q", title="tokens seen")
     unexplained = alt.Y("variance_unexplained:Q", title="share of variance unexplained", scale=alt.Scale(domainMin=0))
     return _beside(lines.encode(x, unexplained), lines.encode(x, alt.Y("dead:Q", title="dead latents")))

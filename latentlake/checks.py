@@ -53,6 +53,7 @@ class Check:
     """A check of the stages of some kinds.
 
     ``protects``: what fails it must not be published. ``is_warning``: it may fail though nothing was done wrong.
+    ``is_of_all``: it is made over all published partitions whichever a run was for, so that its one result hides none.
     ``applies``: to which stages of these kinds.
     """
 
@@ -62,6 +63,7 @@ class Check:
     find: Callable[[Checked], Result]
     protects: bool = False
     is_warning: bool = False
+    is_of_all: bool = False
     applies: Callable[[Study, Stage], bool] = lambda study, stage: True
 
 
@@ -246,6 +248,7 @@ CHECKS = (
         "scaling, layer or model is far beyond.",
         ("reconstructions",),
         reconstructs,
+        is_of_all=True,
     ),
     Check(
         "failed_calls_bounded",

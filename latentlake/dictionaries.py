@@ -3,13 +3,13 @@
 import polars as pl
 
 from latentlake.coders.coder import SparseCoder
-from latentlake.coders.keeping import unpacked, weights_digest
 from latentlake.coders.neurons import neurons
 from latentlake.coders.opening import Source, open_coder
 from latentlake.digest import digest
 from latentlake.errors import LakeError
 from latentlake.lake import Lake
 from latentlake.origins import Origins
+from latentlake.weights import Weights, weights_digest
 
 
 def coder_of(name: str, origins: Origins, lake: Lake, device: str = "cpu") -> SparseCoder:
@@ -25,7 +25,8 @@ def coder_of(name: str, origins: Origins, lake: Lake, device: str = "cpu") -> Sp
     if found.facts.kind == "neurons":
         assert found.facts.k is not None
         return SparseCoder(neurons(found.facts.width, found.facts.k)[0], name, device)
-    return open_coder(found.format, Source(unpacked(_trained(name, origins, lake), origins.cache), name), device)
+    path = Weights(lake).unpacked(_trained(name, origins, lake), origins.cache)
+    return open_coder(found.format, Source(path, name), device)
 
 
 def trained_digest(weights: str, read: str) -> str:
@@ -33,8 +34,8 @@ def trained_digest(weights: str, read: str) -> str:
     return digest([weights, read])
 
 
-def _trained(name: str, origins: Origins, lake: Lake) -> pl.LazyFrame:
-    rows = lake.scan("coders", {"dictionary": name})
+def _trained(name: str, origins: Origins, lake: Lake) -> pl.DataFrame:
+    rows = lake.scan("coders", {"dictionary": name}).collect()
     published = lake.scan("dictionaries", {"dictionary": name}).select("digest").collect()["digest"].to_list()
     if published != [trained_digest(weights_digest(rows), origins.dictionary(name).digest)]:
         raise LakeError(

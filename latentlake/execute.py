@@ -23,6 +23,7 @@ from latentlake.plan import Plan, Recipe, name_of
 from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 from latentlake.tables import TABLES
+from latentlake.weights import Weights
 from latentlake.work import Ask, Compute, Progress, Tables, Work
 
 T = TypeVar("T")
@@ -87,16 +88,23 @@ class Executor:
         stage = self.flow[name]
         shards = Catalog(self.lake).order(list(self.origins.shards))
 
-        def frame(table: str) -> pl.LazyFrame:
+        def frame(of: Sequence[str], table: str) -> pl.LazyFrame:
             if table in stage.tables:
-                return self._rows(stage, keys, table)
-            return self._input(stage, keys, table, None, shards)
+                return self._rows(stage, of, table)
+            return self._input(stage, of, table, None, shards)
 
         for check in checks_of(self.flow.study, stage):
-            result = check.find(Checked(self.flow.study, stage, keys, frame))
+            of = self._published(stage, shards) if check.is_of_all else keys
+            result = check.find(Checked(self.flow.study, stage, of, partial(frame, of)))
             if not result.passed:
                 self.progress.failed(f"{name}, {check.name}: {result}")
             yield check, result
+
+    def _published(self, stage: Stage, shards: Sequence[str]) -> list[str]:
+        """Partitions of a stage that are published, of those that the study has."""
+        found = Catalog(self.lake).publications(stage.name)
+        published = {partition for (_, partition), each in found.items() if each.is_published}
+        return [key for key in self.flow.partitions(stage, shards) if key in published]
 
     def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Callable[[], Outcome]]:
         """Partitions that are computed together; what is left to do for each is to publish it."""
@@ -218,6 +226,7 @@ class Executor:
             progress=self.progress,
             read=lambda name, table: self._input(stage, [key], name, table, plan.shards),
             ask=ask,
+            keep=Weights(self.lake).keep,
         )
 
     def _input(

@@ -174,7 +174,7 @@ class Flow:
             ("dictionary",),
             reads,
             ("coders", "trainings"),
-            _version("1", {"seed": self.study.seed}),
+            _version("1"),
             only={"dictionary": tuple(trained)},
         )
         inputs = (Input("subject"), *([Input("coder")] if trained else []))

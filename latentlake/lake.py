@@ -54,6 +54,10 @@ class Lake:
         root = self.uri.rstrip("/")
         return f"{root}/{table}" if TABLES[table].is_shared else f"{root}/{self.study}/{table}"
 
+    def beside(self, name: str) -> str:
+        """Address of something that lies beside the study's tables and is none."""
+        return f"{self.uri.rstrip('/')}/{self.study}/{name}"
+
     def past(self, table: str, version: int) -> pl.LazyFrame:
         """A table as it was at a version.
 

@@ -13,15 +13,16 @@ from latentlake.coders.controls import KINDS, needs_k
 from latentlake.coders.neurons import neurons
 from latentlake.coders.opening import Control, Source, facts, format_of, locate
 from latentlake.coders.parameters import TRANSCODERS, Facts, facts_of
+from latentlake.coders.reading import require_k
 from latentlake.coders.training import require_trainer
 from latentlake.digest import digest
 from latentlake.engines import checkpoint
 from latentlake.errors import InputError, nearest
 from latentlake.files import FileFacts
-from latentlake.hookpoints import neutral, written_by
+from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.registry import CODERS
 from latentlake.study import Study
-from latentlake.study_dictionaries import Dictionary
+from latentlake.study_dictionaries import Dictionary, Training
 
 # kinds of stages that take something from outside the lake
 OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts")
@@ -99,23 +100,31 @@ class Origins:
     def _checkpoint(self, choice: Dictionary, reference: str) -> CoderFacts:
         path = locate(reference, self.study.home, choice.revision)
         kind = choice.format or format_of(path, reference)
-        source, files = Source(path, reference, choice.k), CODERS[kind].files(path)
+        files = CODERS[kind].files(path)
         if not files:
             raise InputError(
                 f"the coder {reference!r} cannot be of the format {kind}, whose files are called otherwise"
             )
         control = Control(choice.control, self.study.seed, choice.k) if choice.control in KINDS else None
-        as_read = [kind, CODERS[kind].version, control and [control.kind, control.seed], choice.k]
+        source = Source(path, reference, choice.k, is_control=control is not None)
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise InputError(f"the coder {reference!r} is not of the format {kind}: there is no {missing[0]}")
-        digested = digest([self._digest(path if path.is_dir() else path.parent, files), *as_read])
-        return CoderFacts(kind, source, control, digested, self._facts_of(kind, source, control, digested))
+        read = digest([self._digest(path if path.is_dir() else path.parent, files), kind, CODERS[kind].version])
+        own = self._facts_of(kind, source, control, read)
+        return CoderFacts(kind, source, control, digest([read, own.k, self._drawn(choice)]), own)
 
-    def _facts_of(self, kind: str, source: Source, control: Control | None, digested: str) -> Facts:
-        found = self._facts.of_content(f"coder:{digested}", lambda: asdict(facts(kind, source)))
-        own = Facts(**found)
+    def _drawn(self, choice: Dictionary) -> list[str | int] | None:
+        """What of a dictionary is drawn at random, and by which seed."""
+        return None if choice.control is None else [choice.control, self.study.seed]
+
+    def _facts_of(self, kind: str, source: Source, control: Control | None, read: str) -> Facts:
+        """Facts, remembered by the checkpoint's content and its name, which of some formats says more than the files."""
+        key = digest([read, source.reference, source.k, sorted(Facts.__annotations__)])
+        own = Facts(**self._facts.of_content(f"coder:{key}", lambda: asdict(facts(kind, source))))
         if control is not None:
+            if control.k is not None:
+                require_k(control.k, own.width, source.reference)
             return replace(own, k=control.k or own.k, family="topk" if control.k else own.family, l0=None)
         if source.k is not None and own.k != source.k:
             raise InputError(
@@ -129,13 +138,15 @@ class Origins:
         if choice.train is None:
             assert choice.k is not None
             parameters, stated = neurons(d_in, choice.k)
-            return CoderFacts("neurons", None, None, digest(["neurons", d_in, choice.k]), facts_of(parameters, stated))
+            made = digest(["neurons", d_in, choice.k, self._drawn(choice)])
+            return CoderFacts("neurons", None, None, made, facts_of(parameters, stated))
         written = written_by(choice.hookpoint, choice.writes)
         is_transcoder = written != neutral(choice.hookpoint)
         kind = "sae" if not is_transcoder else "skip transcoder" if choice.train.skip else "transcoder"
         d_out = self._width(name, written)
-        made = Facts(choice.train.latents, d_in, d_out, choice.train.activation, choice.train.k, kind)
-        return CoderFacts("sparsify", None, None, digest(["sparsify", CODERS["sparsify"].version]), made)
+        own = Facts(choice.train.latents, d_in, d_out, choice.train.activation, choice.train.k, kind)
+        read = digest(["sparsify", CODERS["sparsify"].version, self._drawn(choice)])
+        return CoderFacts("sparsify", None, None, read, own)
 
     def _width(self, name: str, hookpoint: str) -> int:
         width = self._verify_hookpoint(name, hookpoint)
@@ -157,7 +168,7 @@ class Origins:
         if kind == "coder":
             choice = self.study.dictionaries[values["dictionary"]]
             assert choice.train is not None
-            return digest([choice.train.model_dump(), *_hookpoints(choice), choice.control])
+            return digest([choice.train.model_dump(), *_hookpoints(choice), self._drawn(choice)])
         if kind == "selections":
             latents = self.study.dictionaries[values["dictionary"]].latents
             return digest(list(latents) if isinstance(latents, tuple) else latents)
@@ -183,9 +194,17 @@ class Origins:
                     )
             self._verify_kind(name, choice, coder)
             if choice.train is not None:
-                require_trainer()
+                self._verify_training(name, choice.train)
             self._verify_latents(name)
         self._verify_tokens()
+
+    def _verify_training(self, name: str, train: Training) -> None:
+        require_trainer()
+        if train.shards > len(self.shards):
+            raise InputError(
+                f"dictionaries.{name}.train.shards is {train.shards}, and the corpus has {len(self.shards)}; a coder that is "
+                "trained on shards to come would be trained anew with each of them"
+            )
 
     def _verify_kind(self, name: str, choice: Dictionary, coder: Facts) -> None:
         """Refuse a transcoder that is to write where it reads, a coder that is not to, and a control that cannot be drawn."""
@@ -198,6 +217,11 @@ class Origins:
                 "it writes elsewhere than the MLP, what it `writes`"
             )
             raise InputError(f"dictionaries.{name}: the coder {choice.coder} is a {coder.kind}, which {remedy}")
+        read, written = site_of(choice.hookpoint), site_of(written_by(choice.hookpoint, choice.writes))
+        if read is not None and written is not None and written.layer < read.layer:
+            raise InputError(
+                f"dictionaries.{name}: {choice.writes} comes before {choice.hookpoint}, which is read for it"
+            )
         if choice.train is not None and choice.train.skip and not is_transcoder:
             raise InputError(
                 f"dictionaries.{name}.train.skip: only a transcoder, which reads another hookpoint, has a skip"

@@ -14,7 +14,6 @@ import pyarrow.types
 from latentlake.errors import LakeError
 
 STRING, INT, LONG, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
-BINARY = pa.binary()
 TIME = pa.timestamp("us", tz="UTC")
 TOKENS = pa.list_(INT)
 DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("number", INT), ("start", INT), ("end_offset", INT)]))
@@ -122,13 +121,8 @@ def _is_kind(found: pa.DataType, declared: pa.DataType) -> bool:
             return pa.types.is_struct(found) and all(_is_kind(found.field(f.name).type, f.type) for f in declared)
         is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
         return is_list and _is_kind(found.value_type, declared.value_type)
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, _is_text, _is_bytes)
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, _is_text)
     return pa.types.is_null(found) or any(is_kind(found) and is_kind(declared) for is_kind in kinds)
-
-
-def _is_bytes(type_: pa.DataType) -> bool:
-    is_bytes: bool = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
-    return is_bytes
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -174,16 +168,15 @@ _DECLARED = (
     ),
     Table(
         "coders",
-        "Weights of the coders that were trained here, in sparsify's format: their files, cut into parts.",
+        "Files of the coders that were trained here, in sparsify's format; they lie beside the tables, in `weights/`.",
         (
             _DICTIONARY,
             Column("file", STRING, "name of the file"),
-            Column("part", INT, "place of the part in its file, from 0"),
-            Column("sha256", STRING, "SHA-256 of the part"),
-            Column("data", BINARY, "the part's bytes"),
+            Column("sha256", STRING, "SHA-256 of the file, and what it is called in `weights/`"),
+            Column("bytes", LONG, "size of the file"),
         ),
-        keys=("dictionary", "file", "part"),
-        identity=("file", "part", "sha256"),
+        keys=("dictionary", "file"),
+        identity=("file", "sha256"),
         partition_by=("dictionary",),
     ),
     Table(

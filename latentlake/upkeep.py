@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from latentlake.lake import Lake
 from latentlake.tables import TABLES
+from latentlake.weights import Weights
 
 # Tables that get a file a commit, and whose readers sort for themselves: compaction does not keep the order of rows.
 APPENDED = ("partitions", "shards", "studies", "calls", "prompts")
@@ -31,7 +32,8 @@ def tidy(lake: Lake, many: int = _MANY_FILES) -> list[str]:
 
 
 def maintain(lake: Lake, vacuum_hours: int) -> list[Upkeep]:
-    """Compact the appended tables of a study and the shared ones; vacuum all of them, and cut their logs short.
+    """Compact the appended tables of a study and the shared ones; vacuum all of them, and cut their logs short. Weights of
+    trained coders that no row speaks of are deleted.
 
     ``vacuum_hours``: what versions of the last hours need is kept; more than the longest read or write takes.
     """
@@ -42,4 +44,5 @@ def maintain(lake: Lake, vacuum_hours: int) -> list[Upkeep]:
         vacuumed = lake.vacuum(table, vacuum_hours)
         lake.checkpoint(table)
         done.append(Upkeep(table, before[table], lake.files(table), vacuumed))
+    done.append(Upkeep("weights", 0, 0, Weights(lake).sweep(vacuum_hours)))
     return [each for each in done if any(each[1:])]

@@ -5,7 +5,8 @@ Stages are functions from a `Work` to tables. They know nothing of the lake, of 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -16,6 +17,7 @@ from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 
 Ask = Callable[[str, Sequence[Asked]], list[Answer]]
+Keep = Callable[[Path], list[dict[str, Any]]]
 Tables = Mapping[str, pa.Table | pl.DataFrame]
 
 
@@ -53,6 +55,7 @@ class Work:
 
     ``values``: the partition's value in each dimension. ``read(stage, table)``: rows of an input, restricted to the
     partitions that this one depends on. ``ask(llm, calls)``: answers in the order of the calls, through the ledger.
+    ``keep(folder)``: puts the files of a folder beside the lake's tables; returns name, SHA-256 and size of each.
     """
 
     study: Study
@@ -64,6 +67,7 @@ class Work:
     progress: Progress
     read: Callable[[str, str | None], pl.LazyFrame]
     ask: Ask
+    keep: Keep
 
     @property
     def dictionary(self) -> str:

@@ -66,7 +66,7 @@ class History:
 
 def rows_of(view: View) -> Frames:
     """Every table of a lake as readers see it, without order: its rows as JSON."""
-    as_json = pl.struct(pl.exclude(pl.Binary)).struct.json_encode()
+    as_json = pl.struct(pl.all()).struct.json_encode()
     return {name: getattr(view, name).select(as_json).collect().to_series().sort().to_list() for name in TABLES}
 
 

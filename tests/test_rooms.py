@@ -41,7 +41,7 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
-            "protocols", "scorers", "study", "study_corpus", "tables", "windows", "work",
+            "protocols", "scorers", "study", "study_corpus", "tables", "weights", "windows", "work",
         )
     ],
     "latentlake/explainers": [

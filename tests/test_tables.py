@@ -27,8 +27,6 @@ def value_of(kind: pa.DataType, number: int) -> Any:
         return datetime(2026, 1, 1, microsecond=number, tzinfo=UTC)
     if pa.types.is_boolean(kind):
         return number % 2 == 0
-    if pa.types.is_binary(kind):
-        return f"bytes {number}".encode()
     return f"it's {number}" if pa.types.is_string(kind) else kind.to_pandas_dtype()(number + 0.5).item()
 
 

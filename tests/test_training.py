@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 
-from latentlake.coders.keeping import parts, unpacked, weights_digest
 from latentlake.coders.opening import Source, open_coder
 from latentlake.coders.training import Lesson, Step, train
-from latentlake.errors import InputError
+from latentlake.errors import InputError, LakeError
 from latentlake.fakes import FakeSubject
+from latentlake.lake import Lake
 from latentlake.study_dictionaries import Training
 from latentlake.tables import TABLES
+from latentlake.weights import Weights
 
 D = 16
 
@@ -85,19 +85,32 @@ def test_too_few_contexts_are_refused(tmp_path: Path) -> None:
         trained(tmp_path / "a", of=Lesson(FakeSubject(D), [[1, 5], [1]], [[0], [0]], "h", "h"), epochs=1)
 
 
-def test_files_come_out_of_the_lake_as_they_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentlake.coders.keeping._PART", 1000)
-    (tmp_path / "a").mkdir()
-    for name, size in (("cfg.json", 10), ("sae.safetensors", 2500)):
-        (tmp_path / "a" / name).write_bytes(bytes(n % 251 for n in range(size)))
-    rows = [{"dictionary": "d", **part} for part in parts(tmp_path / "a")]
-    assert [(row["file"], row["part"], len(row["data"])) for row in rows] == [
-        ("cfg.json", 0, 10), ("sae.safetensors", 0, 1000), ("sae.safetensors", 1, 1000), ("sae.safetensors", 2, 500),
-    ]  # fmt: skip
-    frame = pl.LazyFrame(TABLES["coders"].conform(pa.Table.from_pylist(rows[::-1])))
-    found = unpacked(frame, tmp_path / "cache")
+@pytest.mark.parametrize("scheme", ["", "file://"])  # a folder, and a store behind an address
+def test_files_come_out_of_the_lake_as_they_went_in(tmp_path: Path, scheme: str) -> None:
+    folder, lake = tmp_path / "a", Lake(f"{scheme}{tmp_path}/lake", "study")
+    folder.mkdir()
+    for name, size in (("cfg.json", 10), ("sae.safetensors", 250_000)):
+        (folder / name).write_bytes(bytes(n % 251 for n in range(size)))
+    beside = tmp_path / "lake" / "study" / "weights"
+    beside.mkdir(parents=True)  # stores have no folders; behind this address one must be there
+    weights = Weights(lake)
+    rows = [{"dictionary": "d", **row} for row in weights.keep(folder)]
+    assert weights.keep(folder) == [{name: row[name] for name in ("file", "sha256", "bytes")} for row in rows]
+    kept = sorted(beside.iterdir())
+    assert [file.name for file in kept] == sorted(str(row["sha256"]) for row in rows)
+    found = weights.unpacked(pl.DataFrame(rows), tmp_path / "cache")
     assert {file.name: file.read_bytes() for file in found.iterdir()} == {
-        file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()
+        file.name: file.read_bytes() for file in folder.iterdir()
     }
-    assert unpacked(frame, tmp_path / "cache") == found
-    assert weights_digest(frame.filter(pl.col("part") < 2)) != weights_digest(frame)
+    assert weights.unpacked(pl.DataFrame(rows), tmp_path / "cache") == found
+
+    lake.replace("coders", TABLES["coders"].conform(pl.DataFrame(rows[:1])), {"dictionary": "d"}, {})
+    assert weights.sweep(hours=1) == 0  # another run may be about to publish it
+    assert weights.sweep(hours=0) == 1
+    (left,) = beside.iterdir()
+    left.write_bytes(b"other")
+    with pytest.raises(LakeError, match="a file of a trained coder, cannot be read: its bytes are others"):
+        weights.unpacked(pl.DataFrame(rows[:1]), tmp_path / "another")
+    left.unlink()
+    with pytest.raises(LakeError, match="a file of a trained coder, cannot be read"):
+        weights.unpacked(pl.DataFrame(rows[:1]), tmp_path / "another")

@@ -1,8 +1,9 @@
 """Controls: what a coder would be whose directions mean nothing. What is found in a coder must not be found in them.
 
 `directions` keeps everything of a coder but where its latents point: encoder and decoder directions are drawn uniformly, with
-the norms that they have. `initialised` is a coder of the same shape before training, as sparsify makes them: uniform encoder
-weights, no bias, decoder directions equal to the encoder's and of length 1; it keeps the coder's centre, which training begins
+the norms that they have. `initialised` is a coder of the same shape before training, as sparsify makes
+autoencoders: uniform encoder weights, no bias, decoder directions equal to the encoder's and of length 1 (those of a transcoder,
+which it begins at 0, are drawn). It keeps the coder's centre, which training begins
 with as the mean of the activations, and its decoder bias. The third control, a subject of random weights, changes no coder.
 """
 

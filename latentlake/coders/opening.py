@@ -19,11 +19,13 @@ _ON_HUB = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?P<inside>.
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint: where it lies, as what the study names it, and the ``k`` that the study gives, if any."""
+    """A checkpoint: where it lies, as what the study names it, and the ``k`` that the study gives, if any; where a control is
+    made of it (``is_control``), that is the control's if the checkpoint has its own."""
 
     path: Path
     reference: str
     k: int | None = None
+    is_control: bool = False
 
 
 class Format(Protocol):

@@ -75,7 +75,8 @@ class Tensors:
                 f"{self.file}: tensor {name} is {list(tensor.shape)} where the configuration and the other tensors ask for "
                 f"{list(shape)}.{turned} Fetch the checkpoint again, or name its format in the study."
             )
-        if not bool(torch.isfinite(tensor).all()):
+        # of which one is not finite, if any is, and which need no tensor of their own
+        if tensor.numel() and not bool(torch.stack(tensor.aminmax()).isfinite().all()):
             raise InputError(f"{self.file}: tensor {name} holds NaN or infinity. Fetch the checkpoint again.")
         return tensor
 

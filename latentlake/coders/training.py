@@ -7,6 +7,7 @@ the subject: so any hookpoint can be trained on, the subject is stopped there, a
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def train(choice: Training, lesson: Lesson, folder: Path, report: Callable[[floa
     Deterministic for a choice and a lesson on one kind of device.
 
     Raises:
-        InputError: there are not enough contexts for a step.
+        InputError: there are not enough contexts for a step, or training diverges.
     """
     import torch
 
@@ -76,6 +77,8 @@ def train(choice: Training, lesson: Lesson, folder: Path, report: Callable[[floa
         trainer = _trainer(choice, lesson, order, folder)
         steps = _record(trainer, -(-len(order) // choice.contexts), report)
         trainer.fit()
+    if not math.isfinite(steps[-1].variance_unexplained):
+        raise InputError("training diverged, and its losses are no numbers any more; lower `lr`")
     (folder / "run" / _SITE).rename(folder / "coder")
     return steps
 
@@ -165,7 +168,8 @@ def _model(lesson: Lesson, rows: Tensor) -> Any:
                     lengths = [len(contexts[row]) for row in batch]
                     for row, own in zip(batch, torch.split(state, lengths), strict=True):
                         padded[name][row, : len(own)] = own.float()
-            return padded[lesson.reads], padded[lesson.writes]
+            read = padded[lesson.reads]
+            return read, padded[lesson.writes].to(read.device)
 
     return Model()
 

@@ -252,14 +252,15 @@ class HookedSubject:
     ) -> list[Any]:
         """Hooks that put a splice into a pass; the caller removes them."""
         read: list[Tensor] = []
+        is_one = splice.reads == splice.writes
 
         def change(padded: Tensor) -> Tensor:
             states = _end_to_end(padded, is_token)
-            changed = splice.change(batch, read.pop() if read else states, states)
+            changed = splice.change(batch, states if is_one else read.pop(), states)
             rows = is_token.flatten().nonzero()[:, 0].to(padded.device)
             return padded.reshape(-1, padded.shape[-1]).index_copy(0, rows, changed.to(padded)).reshape(padded.shape)
 
-        if splice.reads == splice.writes:
+        if is_one:
             return [replace(decoder, places[splice.writes], change)]
         keep = hook(decoder, places[splice.reads], lambda state: read.append(_end_to_end(state.clone(), is_token)))
         return [keep, replace(decoder, places[splice.writes], change)]

@@ -5,21 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
-from latentlake.coders.keeping import parts
 from latentlake.coders.training import Lesson, train
+from latentlake.errors import InputError
 from latentlake.hookpoints import neutral, written_by
-from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
 
 def compute(work: Work) -> Tables:
-    """The coder's files, and how training went.
+    """The coder's files, which are kept beside the tables, and how training went.
 
     Raises:
-        InputError: the shards that it is trained on have too few contexts.
+        InputError: the study does not fit, the shards that it is trained on have too few contexts, or training diverges.
     """
+    work.origins.verify()
     choice = work.study.dictionaries[work.dictionary]
     assert choice.train is not None
     rows = work.frame("contexts").sort("shard", "context").select("tokens", "excluded").collect()
@@ -31,10 +30,11 @@ def compute(work: Work) -> Tables:
         written_by(choice.hookpoint, choice.writes),
     )
     with tempfile.TemporaryDirectory() as folder:
-        steps = train(choice.train, lesson, Path(folder), work.progress.share)
-        kept = [{"dictionary": work.dictionary, **part} for part in parts(Path(folder) / "coder")]
+        try:
+            steps = train(choice.train, lesson, Path(folder), work.progress.share)
+        except InputError as error:
+            raise InputError(f"dictionaries.{work.dictionary}.train: {error}") from error
+        files = pl.DataFrame(work.keep(Path(folder) / "coder"))
     curve = pl.DataFrame([asdict(step) for step in steps])
-    return {
-        "coders": pa.Table.from_pylist(kept, schema=TABLES["coders"].schema),
-        "trainings": curve.with_columns(dictionary=pl.lit(work.dictionary)),
-    }
+    named = {"dictionary": pl.lit(work.dictionary)}
+    return {"coders": files.with_columns(**named), "trainings": curve.with_columns(**named)}

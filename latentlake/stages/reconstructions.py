@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from latentlake.digest import mix, seed_of
+from latentlake.errors import InputError
 from latentlake.hookpoints import neutral, written_by
 from latentlake.protocols import Coder, Splice, Subject
 from latentlake.work import Tables, Work
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def compute(works: Sequence[Work]) -> Iterator[Tables]:
-    """Figures of each dictionary, all on the same contexts."""
+    """Figures of each dictionary, all on the same contexts.
+
+    Raises:
+        InputError: there is nothing to encode.
+    """
     contexts, excluded = _drawn(works[0])
     clean: dict[bool, float] = {}
     for done, work in enumerate(works):
@@ -50,10 +55,16 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
 def _drawn(work: Work) -> tuple[list[list[int]], list[list[int]]]:
     """Contexts of about as many tokens as are asked for, drawn by hash, with their excluded positions."""
     assert work.study.reconstruction is not None
-    places = work.frame("contexts").select("shard", "context", n=pl.col("tokens").list.len()).collect()
-    seeds = {shard: seed_of("reconstruction", work.study.seed, shard) for shard in places["shard"].unique()}
-    ranks = [int(mix(np.array([context]), seeds[shard])[0]) for shard, context, _ in places.iter_rows()]
-    ranked = places.with_columns(rank=pl.Series(ranks, dtype=pl.UInt64)).sort("rank", "shard", "context")
+    n, out = (pl.col(name).list.len() for name in ("tokens", "excluded"))
+    places = work.frame("contexts").filter(n > out).select("shard", "context", n=n).collect()
+    if places.is_empty():
+        raise InputError("no context of the shards in use has a token that is encoded; there is nothing to reconstruct")
+    ranked = pl.concat(
+        own.with_columns(
+            rank=pl.Series(mix(own["context"].to_numpy(), seed_of("reconstruction", work.study.seed, shard)))
+        )
+        for (shard,), own in places.partition_by("shard", as_dict=True).items()
+    ).sort("rank", "shard", "context")
     before = pl.col("n").cum_sum() - pl.col("n")
     wanted = ranked.filter(before < work.study.reconstruction.tokens).select("shard", "context")
     rows = work.frame("contexts").join(wanted.lazy(), on=["shard", "context"], how="semi")
@@ -65,8 +76,13 @@ def _mean(subject: Subject, contexts: Sequence[Sequence[int]], splice: Splice | 
     """Mean cross-entropy of the tokens that are predicted, in nats."""
     import torch
 
-    losses = torch.cat([each.double().cpu() for _, each in subject.losses(contexts, splice)])
-    return float(losses.nanmean())
+    parts: list[torch.Tensor] = [torch.empty(0)] * len(
+        contexts
+    )  # in their order, so that the sum does not follow the batches
+    for batch, losses in subject.losses(contexts, splice):
+        for index, own in zip(batch, losses.double().cpu().split([len(contexts[at]) for at in batch]), strict=True):  # type: ignore[no-untyped-call]
+            parts[index] = own
+    return float(torch.cat(parts).nanmean())
 
 
 @dataclass
@@ -114,6 +130,6 @@ class _Measured:
         variance = self._squares - float((self._sum * self._sum).sum()) / self._tokens  # type: ignore[union-attr]
         return {
             "n_tokens": self._tokens,
-            "variance_unexplained": self._error / variance,
+            "variance_unexplained": self._error / variance if variance > 0 else np.nan,
             "l0": self._fired / self._tokens,
         }

@@ -4,11 +4,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from latentlake.coders.keeping import weights_digest
 from latentlake.dictionaries import trained_digest
 from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.origins import ModelFacts
 from latentlake.tables import TABLES
+from latentlake.weights import weights_digest
 from latentlake.work import Tables, Work
 
 
@@ -46,7 +46,7 @@ def dictionaries(work: Work) -> Tables:
         "stated_hookpoint": facts.hookpoint,
         "digest": coder.digest
         if choice.train is None
-        else trained_digest(weights_digest(work.frame("coder")), coder.digest),
+        else trained_digest(weights_digest(work.frame("coder").collect()), coder.digest),
         **{name: getattr(facts, name) for name in ("kind", "family", "width", "d_in", "d_out", "k", "l0")},
     }
     return _table("dictionaries", row)

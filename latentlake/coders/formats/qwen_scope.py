@@ -56,7 +56,7 @@ def _k(source: Source, name: re.Match[str] | None, width: int) -> int:
         raise InputError(
             f"{source.path} does not say how many latents fire. Give the dictionary a `k` (the L0 in the repository's name)."
         )
-    if stated is not None and source.k not in (None, stated):
+    if stated is not None and source.k not in (None, stated) and not source.is_control:
         raise InputError(
             f"Coder {source.reference}: k = {source.k} in the study, and {stated} in the repository's name."
         )
