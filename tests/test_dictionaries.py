@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({**POINT, "coder": "neurons", "k": WIDTH + 1}, r"k = 17 is not between 1 and the 16 latents"),
     ({**POINT, "train": {**TRAINING, "skip": True}}, r"only a transcoder"),
+    ({**POINT, "train": {**TRAINING, "shards": 3}}, r"dictionaries\.it\.train\.shards is 3, and the corpus has 2"),
+    ({**CODER, "control": "directions", "k": LATENTS + 1}, r"k = 65 is not between 1 and the 64 latents"),
+    (
+        {**POINT, "coder": "formats/transcoder", "writes": "layers.0"},
+        r"layers\.0 comes before layers\.1, which is read",
+    ),
 ]
 
 
@@ -293,11 +300,47 @@ def test_a_dictionary_that_cannot_be_is_refused_by_the_study(
 
 def test_what_a_control_draws_follows_the_seed_of_the_study(workbench: Workbench) -> None:
     write_coder(workbench.folder / "coders" / "one", WIDTH, LATENTS, k=8, seed=1)
-    workbench.study["dictionaries"] = {"one": CODER, "directions": KINDS["directions"]}
+    drawn = {
+        "directions": KINDS["directions"],
+        "model": KINDS["model"],
+        "on_random": {**KINDS["mine"], "control": "model"},
+    }
+    workbench.study["dictionaries"] = {"one": CODER, "mine": KINDS["mine"], **drawn}
     found = []
     for seed in (0, 1):
         workbench.study["seed"] = seed
         origins = workbench.prepare().origins
-        found.append([origins.dictionary(name).digest for name in ("one", "directions")])
-    assert found[0][0] == found[1][0]
-    assert found[0][1] != found[1][1]
+        read = {name: origins.dictionary(name).digest for name in workbench.study["dictionaries"]}
+        trained = {f"coder {name}": origins.digest_of("coder", {"dictionary": name}) for name in ("mine", "on_random")}
+        found.append({**read, **trained})
+    changed = {name for name in found[0] if found[0][name] != found[1][name]}
+    assert changed == {*drawn, "coder on_random"}
+
+
+def test_what_a_name_says_is_not_taken_from_another(workbench: Workbench) -> None:
+    path = perfect(VARIANTS["qwen_scope"], workbench.folder / "formats", WIDTH)
+    said = path.parent.name
+    other = path.parent.with_name(said.replace("L0_16", "L0_8")) / path.name
+    other.parent.mkdir()
+    shutil.copy(path, other)
+    named = {"first": path, "second": other}
+    entries = {name: {**POINT, "coder": str(each.relative_to(workbench.folder))} for name, each in named.items()}
+    workbench.study["dictionaries"] = {**entries, "control": {**entries["second"], "control": "directions", "k": 3}}
+    origins = workbench.prepare().origins
+    origins.verify()
+    found = {name: origins.dictionary(name) for name in workbench.study["dictionaries"]}
+    assert {name: each.facts.k for name, each in found.items()} == {"first": 16, "second": 8, "control": 3}
+    assert len({each.digest for each in found.values()}) == 3
+
+
+def test_a_run_that_is_for_one_dictionary_does_not_hide_what_another_lacks(workbench: Workbench) -> None:
+    workbench.study["dictionaries"] = {"one": CODER}
+    workbench.study["reconstruction"] = {"tokens": TOKENS}
+    for added in ({}, {"mine": KINDS["mine"]}):
+        workbench.study["dictionaries"] |= added
+        run = workbench.prepare()
+        run.execute("dictionaries")
+        assert run.progress.computed["reconstructions"] == 1
+        (said,) = run.progress.failed_checks
+        assert said.startswith("reconstructions, reconstructs: ")
+        assert all(f"{name}: variance unexplained" in said for name in workbench.study["dictionaries"])

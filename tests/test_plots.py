@@ -163,6 +163,16 @@ def test_without_the_extra_there_are_previews_without_charts(
             assert "| metric | control | mean |" in told
 
 
+def test_a_loss_curve_of_many_steps_is_drawn_in_means() -> None:
+    steps = pl.DataFrame({"step": range(6000), "tokens": range(0, 12000, 2), "variance_unexplained": [0.5] * 6000})
+    rows = steps.with_columns(dictionary=pl.lit("d"), auxiliary=0.0, dead=pl.int_range(6000))
+    drawn = plots.training(rows).to_dict()
+    (points,) = drawn["datasets"].values()
+    assert len(points) == 500
+    assert points[0]["dead"] == 5.5
+    assert plots.svg(plots.training(rows.head(3)))
+
+
 _AGAIN = """
 import sys
 from pathlib import Path

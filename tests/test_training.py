@@ -85,6 +85,11 @@ def test_too_few_contexts_are_refused(tmp_path: Path) -> None:
         trained(tmp_path / "a", of=Lesson(FakeSubject(D), [[1, 5], [1]], [[0], [0]], "h", "h"), epochs=1)
 
 
+def test_training_that_diverges_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="training diverged"):
+        trained(tmp_path / "a", lr=1e30)
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])  # a folder, and a store behind an address
 def test_files_come_out_of_the_lake_as_they_went_in(tmp_path: Path, scheme: str) -> None:
     folder, lake = tmp_path / "a", Lake(f"{scheme}{tmp_path}/lake", "study")
