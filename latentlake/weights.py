@@ -4,7 +4,6 @@ They are gigabytes, which rows of a table are not made for. What they are called
 before its row is published, and one of which no row speaks is deleted by maintenance.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, PyFileSystem, 
 
 from latentlake.digest import digest
 from latentlake.errors import LakeError
-from latentlake.files import file_sha256
+from latentlake.files import file_sha256, publish
 from latentlake.lake import Lake
 
 _PIECE = 2**24  # bytes held at once
@@ -94,7 +93,7 @@ class Weights:
             made.mkdir()
             for file, name in rows.select("file", "sha256").iter_rows():
                 self._fetch(name, made / file)
-            _publish(made, target)
+            publish(made, target)
         return target
 
     def sweep(self, hours: int) -> int:
@@ -138,13 +137,3 @@ def _lost(lake: Lake, name: str, why: str) -> str:
         f"{lake.beside('weights')}/{name}, a file of a trained coder, cannot be read: {why}. Put it back, or delete the coder's "
         "rows of the table `coders`, and it is trained again"
     )
-
-
-def _publish(made: Path, target: Path) -> None:
-    """Move a finished folder into place; where another process was faster, its equal work stays."""
-    try:
-        os.replace(made, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(made)

@@ -48,7 +48,9 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
     ],
     "latentlake/scorers": [f"latentlake.{name}" for name in ("choices", "protocols", "registry", "scorers", "work")],
-    "latentlake/engines": [f"latentlake.{name}" for name in ("engines", "errors", "hookpoints", "hub", "protocols", "registry")],
+    "latentlake/engines": [
+        f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")
+    ],
     "latentlake/coders": [
         f"latentlake.{name}" for name in ("coders", "digest", "errors", "hub", "protocols", "registry", "study_dictionaries")
     ],

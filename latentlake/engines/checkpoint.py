@@ -8,9 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlake.errors import InputError
+from latentlake.files import publish
 from latentlake.hookpoints import all_sites
 from latentlake.hub import snapshot
 
@@ -219,7 +218,7 @@ def converted(path: Path, digest: str, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=target.parent) as scratch:
             made = Path(scratch) / "model"
             _convert(path, made)
-            _publish(made, target)
+            publish(made, target)
     return target
 
 
@@ -240,13 +239,3 @@ def _convert(path: Path, target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True).save_pretrained(target)
-
-
-def _publish(made: Path, target: Path) -> None:
-    """Move a finished directory into place; where another process was faster, its equal work stays."""
-    try:
-        os.replace(made, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(made)
