@@ -317,6 +317,15 @@ def test_what_a_control_draws_follows_the_seed_of_the_study(workbench: Workbench
     assert changed == {*drawn, "coder on_random"}
 
 
+def test_errors_name_the_format(workbench: Workbench) -> None:
+    config = workbench.folder / "coders" / "one" / "cfg.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "activation": "tanh"}))
+    named = r"activation 'tanh' is not supported; supported are topk, groupmax\. \(read as sparsify\)"
+    message = rf"dictionaries\.one: .*cfg\.json: {named}"
+    with pytest.raises(InputError, match=message):
+        workbench.run()
+
+
 def test_what_a_name_says_is_not_taken_from_another(workbench: Workbench) -> None:
     path = perfect(VARIANTS["qwen_scope"], workbench.folder / "formats", WIDTH)
     said = path.parent.name

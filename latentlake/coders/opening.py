@@ -112,8 +112,15 @@ def facts(kind: str, source: Source) -> Facts:
     Raises:
         InputError: as `Format.read`.
     """
+    return facts_of(*_read(kind, source))
+
+
+def _read(kind: str, source: Source) -> tuple[Parameters, Stated]:
     reader: type[Format] = CODERS[kind]
-    return facts_of(*reader.read(source))
+    try:
+        return reader.read(source)
+    except InputError as error:
+        raise InputError(f"{error} (read as {kind})") from error
 
 
 def open_coder(kind: str, source: Source, device: str, control: Control | None = None) -> SparseCoder:
@@ -122,8 +129,7 @@ def open_coder(kind: str, source: Source, device: str, control: Control | None =
     Raises:
         InputError: as `Format.read`.
     """
-    reader: type[Format] = CODERS[kind]
-    parameters, _ = reader.read(source)
+    parameters, _ = _read(kind, source)
     if control is not None:
         parameters = controlled(parameters, control.kind, control.seed, control.k)
     return SparseCoder(parameters, source.reference, device)
