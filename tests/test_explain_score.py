@@ -108,6 +108,7 @@ class Stub:
             progress=cast(Any, Quiet()),
             read=lambda name, table: self.frames[name].lazy(),
             ask=self.ask,
+            keep=cast(Any, None),
         )
 
     def ask(self, llm: str, asked: Sequence[Asked]) -> list[Answer]:

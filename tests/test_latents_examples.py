@@ -158,6 +158,7 @@ def work(study: Study, stage: str, scene: Scene, block: int, **frames: pl.DataFr
         progress=cast(Any, Quiet()),
         read=lambda name, table: inputs[name],
         ask=cast(Any, None),
+        keep=cast(Any, None),
     )
 
 
