@@ -245,7 +245,7 @@ CHECKS = (
     Check(
         "reconstructs",
         "The share of variance that a coder leaves unexplained is within the study's `checks.variance_unexplained`: a wrong "
-        "scaling, layer or model is far beyond.",
+        "scaling, site or model is far beyond; a neighbouring layer may be within.",
         ("reconstructions",),
         reconstructs,
         is_of_all=True,

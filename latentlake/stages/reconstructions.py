@@ -1,4 +1,4 @@
-"""How well coders reconstruct what they read: a wrong scaling, layer or model shows here before anything is explained.
+"""How well coders reconstruct what they read: a wrong scaling, site or model shows here before anything is explained.
 
 The subject reads some contexts as it is, and once more for each dictionary with the coder's reconstruction in the place of what
 the hookpoint gives (of a transcoder: in the place of what it writes). BOS and separators, which coders are not made for, stay
