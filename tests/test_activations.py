@@ -154,8 +154,8 @@ class Largest:
         return Firings(torch.arange(n), torch.full((n,), self.width - 1), torch.full((n,), 3.0e38))
 
     def decode(self, firings: Firings, inputs: torch.Tensor) -> torch.Tensor:
-        """Not asked for."""
-        raise NotImplementedError
+        """The stage does not decode."""
+        raise AssertionError("activations were decoded")
 
 
 def test_the_largest_latent_and_activation_fit() -> None:

@@ -74,17 +74,19 @@ def locate(reference: str, base: Path, revision: str | None = None) -> Path:
     on_hub = _ON_HUB.fullmatch(reference)
     if on_hub is None or reference.startswith("."):
         raise InputError(f"Coder {reference!r}: there is nothing at {path}. Correct the path in the study.")
-    inside = on_hub["inside"]
-    names = sorted(
-        {file.as_posix() for each in CODERS.classes().values() for file in each.files(Path())} | {"config.json"}
-    )
-    wanted = (
-        [inside, *(f"{inside}/{name}" for name in names)] if inside else names
-    )  # a repository may hold hundreds of coders
+    inside, names = on_hub["inside"], _names()
+    # of this coder alone: a repository may hold hundreds
+    wanted = [inside, *(f"{inside}/{name}" for name in names)] if inside else names
     folder = snapshot(on_hub["repository"], revision, wanted, "Coder")
     if inside and not (folder / inside).exists():
         raise InputError(f"Coder {reference!r}: the repository has no {inside!r}. Correct the folder in the study.")
     return folder / inside if inside else folder
+
+
+def _names() -> list[str]:
+    """What files of a coder are called in its folder, in any format."""
+    formats: dict[str, type[Format]] = CODERS.classes()
+    return sorted({file.as_posix() for each in formats.values() for file in each.files(Path())} | {"config.json"})
 
 
 def format_of(path: Path, reference: str) -> str:

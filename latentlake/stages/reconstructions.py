@@ -76,13 +76,12 @@ def _mean(subject: Subject, contexts: Sequence[Sequence[int]], splice: Splice | 
     """Mean cross-entropy of the tokens that are predicted, in nats."""
     import torch
 
-    parts: list[torch.Tensor] = [torch.empty(0)] * len(
-        contexts
-    )  # in their order, so that the sum does not follow the batches
+    parts: dict[int, torch.Tensor] = {}
     for batch, losses in subject.losses(contexts, splice):
-        for index, own in zip(batch, losses.double().cpu().split([len(contexts[at]) for at in batch]), strict=True):  # type: ignore[no-untyped-call]
-            parts[index] = own
-    return float(torch.cat(parts).nanmean())
+        lengths = [len(contexts[index]) for index in batch]
+        parts |= zip(batch, torch.split(losses.double().cpu(), lengths), strict=True)
+    # in the order of the contexts, so that the sum does not follow the batches
+    return float(torch.cat([parts[index] for index in range(len(contexts))]).nanmean())
 
 
 @dataclass
