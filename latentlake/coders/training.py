@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latentlake.coders.opening import Source, facts
 from latentlake.digest import mix, seed_of
 from latentlake.errors import InputError
 from latentlake.protocols import Subject
@@ -80,7 +81,16 @@ def train(choice: Training, lesson: Lesson, folder: Path, report: Callable[[floa
     if not math.isfinite(steps[-1].variance_unexplained):
         raise InputError("training diverged, and its losses are no numbers any more; lower `lr`")
     (folder / "run" / _SITE).rename(folder / "coder")
+    _require_weights(folder / "coder")
     return steps
+
+
+def _require_weights(folder: Path) -> None:
+    """Refuse a coder that could not be read again; the last step is seen in its weights alone."""
+    try:
+        facts("sparsify", Source(folder, "the trained coder"))
+    except InputError as error:
+        raise InputError(f"training diverged; lower `lr` ({error})") from error
 
 
 def _order(choice: Training, lesson: Lesson) -> np.ndarray:
