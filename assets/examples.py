@@ -16,6 +16,7 @@ from latentlake.work import each
 def examples(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
     """One named sample."""
     sample = flow.study.samples[stage.constants["sample"]]
+    others = " and ".join(f"{number} {name.replace('_', ' ')}" for name, number in sample.sources.items()) or "no"
     return stage_asset(
         flow,
         stage,
@@ -23,7 +24,8 @@ def examples(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         group="examples",
         kinds={"polars"},
         description=f"The sample `{stage.constants['sample']}`: {sample.windows} activating windows ({sample.sampler}) and "
-        f"{sample.negatives} others of {flow.study.selection.window} tokens, from the split `{sample.split}`.",
+        f"{others} ones in which the latent does not fire, of {flow.study.length_of(sample)} tokens ({sample.alignment}), "
+        f"from the split `{sample.split}`.",
         preview=_preview(sample),
     )
 
@@ -41,13 +43,22 @@ def _preview(sample: Sample) -> Callable[[Frame], str]:
 
 
 def _drawn(frame: Frame, sample: Sample) -> pl.DataFrame:
-    """For activating windows and others: how many were asked for, and how many latents have them all."""
-    others = pl.col("is_activating").not_()
-    counts = frame("examples").group_by("latent").agg(activating=pl.col("is_activating").sum(), others=others.sum())
-    asked = pl.DataFrame({"windows": ["activating", "others"], "asked for": [sample.windows, sample.negatives]})
-    kinds = counts.unpivot(index="latent", variable_name="windows", value_name="drawn").collect().join(asked, "windows")
-    return kinds.group_by("windows", "asked for", maintain_order=True).agg(
+    """For activating windows and each source of others: how many were asked for, how many latents have them all, and for how
+    many windows a random one stands in."""
+    source = pl.when("is_activating").then(pl.lit("activating")).otherwise(pl.coalesce("in_place_of", "source"))
+    counts = (
+        frame("examples")
+        .group_by("latent", windows=source)
+        .agg(drawn=pl.len(), at_random=pl.col("in_place_of").count())
+        .collect()
+    )
+    latents = counts.select("latent").unique()
+    wanted = {"activating": sample.windows, **sample.sources}
+    asked = pl.DataFrame({"windows": list(wanted), "asked for": list(wanted.values())})
+    every = latents.join(asked, how="cross").join(counts, on=["latent", "windows"], how="left").fill_null(0)
+    return every.group_by("windows", "asked for", maintain_order=True).agg(
         pl.len().alias("latents"),
         (pl.col("drawn") >= pl.col("asked for")).sum().alias("that have them all"),
         pl.col("drawn").min().alias("fewest"),
+        pl.col("at_random").sum().alias("random in place"),
     )

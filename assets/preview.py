@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from latentlake.marking import mark
+from latentlake.marking import mark, pieces_of
 
 Frame = Callable[[str], pl.LazyFrame]
 _ROWS = 8
@@ -24,10 +24,11 @@ def table_of(rows: pl.DataFrame) -> str:
 
 
 def highlighted(rows: Iterable[dict[str, Any]]) -> str:
-    """Windows (pieces and activations) as a list, active tokens in bold."""
-    return "\n".join(
-        f"- {_cell(mark(row['pieces'], row['activations'], _threshold(row), '**', '**'), 400)}" for row in rows
+    """Windows (text, offsets and activations) as a list, active tokens in bold."""
+    marked = (
+        mark(pieces_of(row["text"], row["offsets"]), row["activations"], _threshold(row), "**", "**") for row in rows
     )
+    return "\n".join(f"- {_cell(each, 400)}" for each in marked)
 
 
 def _threshold(row: dict[str, Any]) -> float:

@@ -28,13 +28,15 @@ class Checked:
     """What is checked: the partitions ``keys`` of a stage.
 
     ``frame(name)``: their rows of one of the stage's tables, or of an input (by the stage's name) what they were made
-    from.
+    from. ``beside(stage)``: rows of another stage, partitioned alike, under the same keys as far as it is up
+    to date.
     """
 
     study: Study
     stage: Stage
     keys: Sequence[str]
     frame: Callable[[str], pl.LazyFrame]
+    beside: Callable[[str], pl.LazyFrame]
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,27 @@ def positives_and_negatives(checked: Checked) -> Result:
     return Result(lacking.is_empty(), {**figures, **_spread(counted.select("activating", "non-activating"))})
 
 
+def one_role_a_text(checked: Checked) -> Result:
+    """No text of a latent's windows is in a sample of another split; windows that are compared, and those that are in two."""
+    sample = checked.study.samples[checked.stage.constants["sample"]]
+    place, own = ["dictionary", "latent", "text"], checked.frame("examples")
+    figures: Figures = {"windows": own.select(pl.len()).collect().item()}
+    for name, other in checked.study.samples.items():
+        if other.split != sample.split:
+            both = own.select(place).join(checked.beside(f"examples/{name}").select(place), on=place, how="semi")
+            figures[f"also in {name}"] = both.select(pl.len()).collect(engine="streaming").item()
+    return Result(not any(list(figures.values())[1:]), figures)
+
+
+def sources_sufficed(checked: Checked) -> Result:
+    """Every source of negatives had as many windows as it was asked for; windows by source, and those drawn in its place."""
+    rows = checked.frame("examples").filter(~pl.col("is_activating"))
+    drawn = dict(rows.group_by("source").len().sort("source").collect().iter_rows())
+    instead = rows.drop_nulls("in_place_of").group_by("in_place_of").len().sort("in_place_of").collect()
+    missing = {f"at random in place of {name}": number for name, number in instead.iter_rows()}
+    return Result(not missing, {**drawn, **missing})
+
+
 def _spread(counts: pl.DataFrame) -> Figures:
     """Minimum, median and maximum of each column; nothing where there are no rows."""
     return {
@@ -211,7 +234,7 @@ def _spread(counts: pl.DataFrame) -> Figures:
 
 
 def _has_negatives(study: Study, stage: Stage) -> bool:
-    return stage.kind != "examples" or study.samples[stage.constants["sample"]].negatives > 0
+    return stage.kind != "examples" or bool(study.samples[stage.constants["sample"]].sources)
 
 
 CHECKS = (
@@ -268,6 +291,20 @@ CHECKS = (
         "Every latent with windows has one in which it fires and one in which it never does; without, it gets no score.",
         ("examples", "scores"),
         positives_and_negatives,
+        is_warning=True,
+        applies=_has_negatives,
+    ),
+    Check(
+        "one_role_a_text",
+        "No text of a latent's windows is in samples of two splits, so that none that is explained or selected by is judged.",
+        ("examples",),
+        one_role_a_text,
+    ),
+    Check(
+        "sources_sufficed",
+        "No source of negatives ran dry, so that random windows had to stand in.",
+        ("examples",),
+        sources_sufficed,
         is_warning=True,
         applies=_has_negatives,
     ),

@@ -69,14 +69,15 @@ def seed_of(*parts: str | int) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
-def mix(values: np.ndarray, seed: np.uint64) -> np.ndarray:
-    """Hash of each value under a seed, uint64 of the same shape (the finalizer of splitmix64)."""
+def mix(values: np.ndarray, seed: np.uint64 | np.ndarray) -> np.ndarray:
+    """Hash of each value under a seed, or each under its own, uint64 of the same shape (the finalizer of splitmix64)."""
     with np.errstate(over="ignore"):
-        mixed = values.astype(np.uint64) ^ seed
+        mixed: np.ndarray = values.astype(np.uint64) ^ seed
         mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def token_hash(tokens: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from latentlake.origins import Origins
 from latentlake.plan import Plan, Planned, State
 from latentlake.protocols import LLM, Answer, Asked, Coder, Embedder, Reply, Subject
 from latentlake.stages import explanations, scores
+from latentlake.work import Shared
 
 _COMPUTE = {"explanations": explanations.compute, "scores": scores.compute}
 _PREPARED = 8  # partitions of a stage whose calls are counted; from more, the rest follows
@@ -150,7 +151,7 @@ class Estimator:
             return [Answer("", Reply(None, None, 0, 0, 0, None, 0.0, error="not_made")) for _ in asked]
 
         with suppress(_NoModelsError):
-            _COMPUTE[stage.kind](self._executor.work(stage, key, self._plan, ask))
+            _COMPUTE[stage.kind](self._executor.work(stage, key, self._plan, ask, Shared()))
         return counted
 
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from time import monotonic
 from typing import TypeVar
 
@@ -19,12 +20,12 @@ from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
-from latentlake.plan import Plan, Recipe, name_of
+from latentlake.plan import Plan, Recipe, State, name_of
 from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 from latentlake.tables import TABLES
 from latentlake.weights import Weights
-from latentlake.work import Ask, Compute, Progress, Tables, Work
+from latentlake.work import Ask, Compute, Progress, Shared, Tables, Work
 
 T = TypeVar("T")
 
@@ -66,11 +67,12 @@ class Executor:
                 data; it is then not committed.
         """
         stage = self.flow[name]
-        plan = Plan(self.flow, self.origins, Catalog(self.lake))
+        plan, shared = Plan(self.flow, self.origins, Catalog(self.lake)), Shared()
         Catalog(self.lake).register(self.flow.study, list(self.flow.stages), self.origins.shards)
         self.progress.begin(name, len(keys))
         try:
-            publications = (each for group in _groups(stage, keys) for each in self._group(stage, group, plan, compute))
+            groups = (self._group(stage, group, plan, compute, shared) for group in _groups(stage, keys))
+            publications = chain.from_iterable(groups)
             # A shard takes long to compute, and its rows long to write. Blocks would be hidden from readers for longer.
             for publish in ahead(publications) if stage.kind == "activations" else publications:
                 outcome = publish()
@@ -93,9 +95,11 @@ class Executor:
                 return self._rows(stage, of, table)
             return self._input(stage, of, table, None, shards)
 
+        plan = cache(lambda: Plan(self.flow, self.origins, Catalog(self.lake)))
         for check in checks_of(self.flow.study, stage):
             of = self._published(stage, shards) if check.is_of_all else keys
-            result = check.find(Checked(self.flow.study, stage, of, partial(frame, of)))
+            beside = partial(self._beside, plan, of)
+            result = check.find(Checked(self.flow.study, stage, of, partial(frame, of), beside))
             if not result.passed:
                 self.progress.failed(f"{name}, {check.name}: {result}")
             yield check, result
@@ -106,7 +110,15 @@ class Executor:
         published = {partition for (_, partition), each in found.items() if each.is_published}
         return [key for key in self.flow.partitions(stage, shards) if key in published]
 
-    def _group(self, stage: Stage, keys: list[str], plan: Plan, compute: Compute) -> Iterator[Callable[[], Outcome]]:
+    def _beside(self, plan: Callable[[], Plan], keys: Sequence[str], name: str) -> pl.LazyFrame:
+        """Rows of another stage, partitioned alike, under those of some keys under which it is up to date."""
+        stage = self.flow[name]
+        fresh = {each.partition for each in plan().of(stage) if each.state is State.FRESH}
+        return self._rows(stage, [key for key in keys if key in fresh], stage.tables[0])
+
+    def _group(
+        self, stage: Stage, keys: list[str], plan: Plan, compute: Compute, shared: Shared
+    ) -> Iterator[Callable[[], Outcome]]:
         """Partitions that are computed together; what is left to do for each is to publish it."""
         recipes = {key: plan.recipe(stage, key) for key in keys}
         stale = []
@@ -121,7 +133,7 @@ class Executor:
         if stale:
             start = monotonic()
             begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
-            tables = compute([self.work(stage, key, plan, self._asker(stage, key)) for key in stale])
+            tables = compute([self.work(stage, key, plan, self._asker(stage, key), shared) for key in stale])
             for made, written in zip(begun, tables, strict=True):
                 yield partial(self._publish, stage, made, written, plan, start)
 
@@ -185,7 +197,8 @@ class Executor:
             return self._input(stage, [key], name, None, plan.shards)
 
         for check in checks_of(self.flow.study, stage):
-            if check.protects and not (result := check.find(Checked(self.flow.study, stage, [key], frame))).passed:
+            checked = Checked(self.flow.study, stage, [key], frame, partial(self._beside, lambda: plan, [key]))
+            if check.protects and not (result := check.find(checked)).passed:
                 raise LakeError(
                     f"{name_of(stage.name, key)} is not published, for it fails the check {check.name}: {result}. "
                     f"{check.description} Correct latentlake/stages/{stage.kind}.py"
@@ -214,7 +227,7 @@ class Executor:
 
         return frame
 
-    def work(self, stage: Stage, key: str, plan: Plan, ask: Ask) -> Work:
+    def work(self, stage: Stage, key: str, plan: Plan, ask: Ask, shared: Shared) -> Work:
         """What a stage is given to compute one partition; model calls go through ``ask``."""
         return Work(
             study=self.flow.study,
@@ -227,6 +240,7 @@ class Executor:
             read=lambda name, table: self._input(stage, [key], name, table, plan.shards),
             ask=ask,
             keep=Weights(self.lake).keep,
+            shared=shared,
         )
 
     def _input(

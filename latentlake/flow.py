@@ -199,23 +199,44 @@ class Flow:
             ("dictionary", "block"),
             (Input("dictionaries"), Input("selections"), *reads),
             ("latents",),
-            _version("1", selection),
+            _version("2", selection),
         )
-        examples = [
-            Stage(
-                f"examples/{name}",
-                "examples",
-                ("dictionary", "block"),
-                (Input("latents"), *reads),
-                ("examples",),
-                _version(
-                    "1", {**sample.model_dump(), "window": study.selection.window, "seed": study.seed + sample.seed}
-                ),
-                {"sample": name},
-            )
-            for name, sample in study.samples.items()
+        return [
+            *self._reconstructions(),
+            activations,
+            *self._neighbours(),
+            latents,
+            *map(self._examples, study.samples),
         ]
-        return [*self._reconstructions(), activations, latents, *examples]
+
+    def _neighbours(self) -> list[Stage]:
+        """Which latents are near to one another, where the study asks for it."""
+        if self.study.neighbours is None:
+            return []
+        choices = {**self.study.neighbours.model_dump(), "blocks": self.study.blocks}
+        inputs = (Input("dictionaries"), Input("activations"), Input("contexts"))
+        code = _version("1", choices)
+        return [Stage("neighbours", "neighbours", ("dictionary", "block"), inputs, ("neighbours",), code)]
+
+    def _examples(self, name: str) -> Stage:
+        study, sample = self.study, self.study.samples[name]
+        near = [Input("neighbours")] if any(source.endswith("neighbours") for source in sample.sources) else []
+        choices = {
+            **sample.model_dump(mode="json", exclude={"embedder"}),
+            "window": study.selection.window,
+            "has_bos": study.corpus.bos != "none",
+            "seed": study.seed + sample.seed,
+            **self._llms_of(sample),
+        }
+        return Stage(
+            f"examples/{name}",
+            "examples",
+            ("dictionary", "block"),
+            (*map(Input, ("latents", "activations", "contexts", "subject")), *near, *self._inputs(sample)),
+            ("examples",),
+            _version("2", choices),
+            {"sample": name},
+        )
 
     def _reconstructions(self) -> list[Stage]:
         """How well the coders reconstruct, where the study asks for it."""
@@ -259,7 +280,7 @@ class Flow:
         )
 
     def _inputs(self, choice: Choices) -> tuple[Input, ...]:
-        """The samples and models that an explainer or scorer refers to, each once."""
+        """The samples and models that a sample, explainer or scorer refers to, each once."""
         references = list(dict.fromkeys(choice.references()))
         samples = [Input(f"examples/{name}") for mark, name in references if mark.section == "samples"]
         llms = tuple(name for mark, name in references if mark.section == "llms")
@@ -274,13 +295,16 @@ class Flow:
         for mark, name in choice.references():
             if mark.section == "prompts":
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
-            elif mark.section == "llms":
-                llm = self.study.llms[name]
-                inlined[f"llm {name}"] = [
-                    llm.model_dump(mode="json", exclude={"model", "revision", "price"}),
-                    llm.engine_version,
-                ]
-        return _version(f"{stage}.{choice.version}", inlined)
+        return _version(f"{stage}.{choice.version}", inlined | self._llms_of(choice))
+
+    def _llms_of(self, choice: Choices) -> dict[str, Any]:
+        """The models that something refers to, in full, but for what they are made of."""
+        names = [name for mark, name in choice.references() if mark.section == "llms"]
+        llms = {name: self.study.llms[name] for name in names}
+        own = {"model", "revision", "price"}
+        return {
+            f"llm {name}": [llm.model_dump(mode="json", exclude=own), llm.engine_version] for name, llm in llms.items()
+        }
 
 
 def _version(code: str, choices: Any = None) -> str:

@@ -1,7 +1,12 @@
 """Windows as text in which the tokens that matter are marked."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
+
+
+def pieces_of(text: str, offsets: Sequence[int]) -> list[str]:
+    """The text of each token of a window. ``offsets``: where they begin in its text."""
+    return [text[begin:end] for begin, end in pairwise([*offsets, len(text)])]
 
 
 def mark(pieces: Sequence[str], activations: Sequence[float], threshold: float, left: str, right: str) -> str:

@@ -21,6 +21,7 @@ from latentlake.errors import InputError, nearest
 from latentlake.files import FileFacts
 from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.registry import CODERS
+from latentlake.sampling.similar import require_index
 from latentlake.study import Study
 from latentlake.study_dictionaries import Dictionary, Training
 
@@ -197,6 +198,11 @@ class Origins:
                 self._verify_training(name, choice.train)
             self._verify_latents(name)
         self._verify_tokens()
+        self._verify_samples()
+
+    def _verify_samples(self) -> None:
+        if any("similar" in sample.sources for sample in self.study.samples.values()):
+            require_index()
 
     def _verify_training(self, name: str, train: Training) -> None:
         require_trainer()

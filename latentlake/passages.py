@@ -10,7 +10,7 @@ from latentlake.view import View
 
 _PLACE = ("shard", "context", "start")
 _SCHEMA = {
-    "shard": pl.String, "context": pl.Int32, "start": pl.Int32, "document": pl.String, "number": pl.Int32,
+    "shard": pl.String, "context": pl.Int32, "start": pl.Int32, "length": pl.Int64, "document": pl.String, "number": pl.Int32,
     "before": pl.String, "text": pl.String, "after": pl.String,
 }  # fmt: skip
 
@@ -19,14 +19,14 @@ def passages(view: View, windows: pl.DataFrame, around: int = 200) -> pl.DataFra
     """What the documents say in some windows, and up to ``around`` characters before and after.
 
     ``windows``: the columns ``shard``, ``context``, ``start`` and ``tokens``, as in ``examples``. A window gives a row for each
-    document that it holds text of, in order: ``shard``, ``context``, ``start``, ``document`` (name), ``number`` (in the shard),
-    ``before``, ``text``, ``after``. The texts are the documents' own, characters that a tokenizer leaves out or changes
-    included.
+    document that it holds text of, in order: ``shard``, ``context``, ``start``, ``length`` (in tokens), ``document`` (name),
+    ``number`` (in the shard), ``before``, ``text``, ``after``. The texts are the documents' own, characters that a tokenizer
+    leaves out or changes included.
 
     Raises:
         LakeError: the windows are not in the lake, or the corpus gave tokens and no text.
     """
-    places = windows.select(*_PLACE, length=pl.col("tokens").list.len()).unique(maintain_order=True)
+    places = windows.select(*_PLACE, length=pl.col("tokens").list.len().cast(pl.Int64)).unique(maintain_order=True)
     is_near = [pl.col(name).is_in(places[name].unique().to_list()) for name in ("shard", "context")]
     contexts = {
         (row["shard"], row["context"]): row
@@ -70,7 +70,7 @@ def _parts(
             beyond = inside[-1] + 1
             is_last = beyond >= end or offsets[beyond] < 0
             yield {
-                **{name: place[name] for name in _PLACE},
+                **{name: place[name] for name in (*_PLACE, "length")},
                 "document": own["document"],
                 "number": own["number"],
                 "from": offsets[inside[0]],

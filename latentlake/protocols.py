@@ -198,6 +198,21 @@ class Coder(Protocol):
 
     width: int
 
+    @property
+    def device(self) -> str:
+        """Where it runs, as torch names it."""
+        ...
+
+    @property
+    def directions(self) -> torch.Tensor:
+        """What each latent writes, one decoder direction a row, float32 [width, d_out]."""
+        ...
+
+    @property
+    def encoder_directions(self) -> torch.Tensor | None:
+        """What each latent reads, float32 [width, d_in]; None where latents are what they read, as neurons are."""
+        ...
+
     def encode(self, inputs: torch.Tensor) -> Firings:
         """What fires on inputs [n, d_in]."""
         ...

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from latentlake.choices import Choices, Name, Positive
+from latentlake.choices import Choices, EmbedderName, Name, Positive
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
@@ -23,6 +23,10 @@ from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
 
 SplitName = Literal["explain", "select", "score"]
+NegativeSource = Literal[
+    "random", "decoder_neighbours", "encoder_neighbours", "co_occurring_neighbours", "similar", "token_matched"
+]
+SOURCES: tuple[str, ...] = get_args(NegativeSource)
 
 
 class SubjectChoice(Choices):
@@ -46,27 +50,61 @@ class Storage(Choices):
 class Selection(Choices):
     """What a latent must have to be explained: in each split, ``min_windows`` windows where it fires.
 
-    ``window``: tokens of a window, for all samples; windows start at multiples of it. One length for all, since equal
-    texts in windows of two lengths would have two places, and perhaps two splits.
+    ``window``: tokens of a window, for samples that name no other length; none may be shorter. So many tokens in a row have
+    one place in the corpus, and what one split holds of them no other does.
     """
 
     window: Positive = 32
     min_windows: dict[SplitName, Annotated[int, Field(ge=0)]] = {"explain": 20, "select": 10, "score": 10}
 
 
+class Neighbours(Choices):
+    """Which latents of a dictionary are near to one another. ``k``: how many of each kind are kept: nearest by decoder
+    direction, by encoder direction, and those that fire on the same tokens most.
+    """
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class Sample(Choices):
     """Windows drawn for each latent from one split.
 
     ``sampler``: how activating windows are drawn: equally from each decile of strength (``quantiles``), the strongest
-    (``top``), or uniformly (``random``). ``windows`` and ``negatives``: how many where the latent fires and where it
-    never does. ``seed``: another draw.
+    (``top``), uniformly (``random``), or ``mix``: a share ``top`` of the strongest, the rest by quantiles of the others.
+    ``windows``: how many. ``seed``: another draw.
+
+    ``length``: tokens of a window (None: ``selection.window``). ``alignment``: windows begin at multiples of ``stride`` (None:
+    their length) in their context (``grid``), or stand around the strongest token of each ``stride``, a quarter of the window
+    after it (``centred``).
+
+    ``negatives``: how many windows in which the latent never fires: a number, of random ones, or numbers by source:
+    ``random``; where a latent near to it fires (``decoder_neighbours``, ``encoder_neighbours``, ``co_occurring_neighbours``);
+    ``similar`` to its own by ``embedder``; ``token_matched``, with the token on which it fires in its own.
     """
 
     split: SplitName
-    sampler: Literal["quantiles", "top", "random"] = "quantiles"
+    sampler: Literal["quantiles", "top", "random", "mix"] = "quantiles"
     windows: Positive
-    negatives: Annotated[int, Field(ge=0)] = 0
+    top: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    length: Positive | None = None
+    stride: Positive | None = None
+    alignment: Literal["grid", "centred"] = "grid"
+    negatives: Annotated[int, Field(ge=0)] | dict[NegativeSource, Positive] = 0
+    embedder: EmbedderName | None = None
     seed: int = 0
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many negatives of each source."""
+        if isinstance(self.negatives, dict):
+            return {str(source): number for source, number in self.negatives.items()}
+        return {"random": self.negatives} if self.negatives else {}
+
+    @model_validator(mode="after")
+    def _embeds_what_it_compares(self) -> "Sample":
+        if ("similar" in self.sources) != (self.embedder is not None):
+            raise ValueError("negatives that are `similar` need an `embedder`, and nothing else does")
+        return self
 
 
 # Raised by hand whenever an engine would answer otherwise than before: it is part of the key of every call.
@@ -142,6 +180,7 @@ class Study(Choices):
 
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
     ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
+    ``neighbours``: which latents are near to one another; null: that is not asked.
     """
 
     name: Name
@@ -153,6 +192,7 @@ class Study(Choices):
     activations: Storage = Storage()
     reconstruction: Reconstruction | None = Reconstruction()
     selection: Selection = Selection()
+    neighbours: Neighbours | None = Neighbours()
     samples: dict[Name, Sample] = {}
     llms: dict[Name, LLMChoice] = {}
     explainers: dict[Name, ExplainerChoice] = {}
@@ -196,9 +236,33 @@ class Study(Choices):
             )
         return self
 
+    def length_of(self, sample: Sample) -> int:
+        """Tokens of a sample's windows."""
+        return sample.length or self.selection.window
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> "Study":
+        for name, sample in self.samples.items():
+            length, shortest, context = self.length_of(sample), self.selection.window, self.corpus.context_length
+            if not shortest <= length <= context:
+                raise ValueError(
+                    f"samples.{name}.length is {length}; it must be from {shortest} (selection.window) to {context} (a context)"
+                )
+            near = [source for source in sample.sources if source.endswith("neighbours")]
+            if near and self.neighbours is None:
+                raise ValueError(
+                    f"samples.{name} draws {near[0]}, but `neighbours` is null; leave that out, or give a `k`"
+                )
+        return self
+
     @model_validator(mode="after")
     def _references_exist(self) -> "Study":
-        for section, entries in (("explainers", self.explainers), ("scorers", self.scorers)):
+        sections: dict[str, Mapping[str, Choices]] = {
+            "samples": self.samples,
+            "explainers": self.explainers,
+            "scorers": self.scorers,
+        }
+        for section, entries in sections.items():
             for name, entry in entries.items():
                 self._check(f"{section}.{name}", entry)
         return self
@@ -221,7 +285,7 @@ class Study(Choices):
             raise ValueError(
                 f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}"
             )
-        if split != "explain" and not sample.negatives:
+        if split != "explain" and not sample.sources:
             raise ValueError(f"{where} compares windows with others, but samples.{name} has no negatives")
         if split == "score" and windows > sample.windows:
             raise ValueError(f"{where} judges {windows} windows, but samples.{name} draws only {sample.windows}")

@@ -21,10 +21,10 @@ _COST = ("tokens_in", "tokens_cached", "tokens_out", "seconds", "price", "asset"
 class Trace:
     """What the scores of a latent were made from. Frames are named like the tables whose rows and columns they hold.
 
-    ``judgements``: with the ``explanation`` that was judged (for a control, another latent's), the window's ``text``, the
-    call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so that the
-    mean over the windows of a kind is 1 - AUROC. ``hypotheses``: with the call of each. A call is null where none was made;
-    ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows
+    ``judgements``: with the ``explanation`` that was judged (for a control, another latent's), the window's ``sample`` and
+    ``text``, the call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so
+    that the mean over the windows of a kind is 1 - AUROC. ``hypotheses``: with the call of each. A call is null where none was
+    made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows
     in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``: the one row of the latent.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
     """
@@ -63,7 +63,7 @@ def trace(view: View, dictionary: str, latent: int, explainer: str | None = None
         dictionary,
         latent,
         scores=_rows(view, "scores", concerned, latent).sort("explainer", "scorer", "metric", "control").collect(),
-        judgements=_with_calls(view, _ranked(_with_texts(judgements, explanations, examples))),
+        judgements=_with_calls(view, _ranked(_with_texts(judgements, explanations, examples, choices))),
         explanations=explanations.filter(latent=latent).sort("explainer"),
         hypotheses=_with_calls(view, hypotheses),
         examples=examples,
@@ -168,7 +168,9 @@ def _models(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequ
 
 def _with_documents(view: View, windows: pl.DataFrame) -> pl.DataFrame:
     """Windows with their ``file``, and the ``documents`` of which they hold text, in order."""
-    places = windows.lazy().select(*_WINDOW, end=pl.col("start") + pl.col("tokens").list.len()).unique()
+    place = (*_WINDOW, "end")
+    ended = windows.lazy().with_columns(end=pl.col("start") + pl.col("tokens").list.len())
+    places = ended.select(place).unique()
     is_near = [pl.col(name).is_in(windows[name].unique().to_list()) for name in ("shard", "context")]
     documents = (
         view.contexts.filter(is_near)
@@ -182,19 +184,24 @@ def _with_documents(view: View, windows: pl.DataFrame) -> pl.DataFrame:
     held = (
         places.join(documents, on=["shard", "context"])
         .filter(is_within)
-        .group_by(_WINDOW)
+        .group_by(place)
         .agg(documents=pl.col("document").sort_by("first"))
     )
     files = view.shards.select("shard", "file")
-    described = windows.lazy().join(held, on=_WINDOW, how="left").join(files, on="shard", how="left")
+    described = ended.join(held, on=place, how="left").drop("end").join(files, on="shard", how="left")
     return described.sort("sample", "is_activating", "rank", descending=[False, True, False]).collect()
 
 
-def _with_texts(judgements: pl.DataFrame, explanations: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
+def _with_texts(
+    judgements: pl.DataFrame, explanations: pl.DataFrame, examples: pl.DataFrame, choices: Mapping[str, Any]
+) -> pl.DataFrame:
     """Judgements with the explanation and the text of the window that were held against each other."""
+    samples = {name: scorer["sample"] for name, scorer in choices["scorers"].items()}
     said = explanations.select("explainer", "explanation", explanation_latent="latent")
-    texts = examples.select(*_WINDOW, "text").unique(_WINDOW)
-    return judgements.join(said, on=["explainer", "explanation_latent"], how="left").join(texts, on=_WINDOW, how="left")
+    texts = examples.select("sample", *_WINDOW, "text")
+    judged = judgements.with_columns(sample=pl.col("scorer").replace_strict(samples, return_dtype=pl.String))
+    judged = judged.join(said, on=["explainer", "explanation_latent"], how="left")
+    return judged.join(texts, on=["sample", *_WINDOW], how="left")
 
 
 def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:

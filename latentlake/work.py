@@ -3,10 +3,11 @@
 Stages are functions from a `Work` to tables. They know nothing of the lake, of Dagster, or of one another.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from threading import RLock
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -16,6 +17,7 @@ from latentlake.origins import Origins
 from latentlake.protocols import Answer, Asked, Handles
 from latentlake.study import Study
 
+T = TypeVar("T")
 Ask = Callable[[str, Sequence[Asked]], list[Answer]]
 Keep = Callable[[Path], list[dict[str, Any]]]
 Tables = Mapping[str, pa.Table | pl.DataFrame]
@@ -49,6 +51,23 @@ class Progress(Protocol):
         ...
 
 
+class Shared:
+    """What the partitions that one run computes of a stage have in common: made by the first that needs it, and let go of at
+    the end of the run."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+        self._lock = RLock()
+
+    def __call__(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What goes by a name; ``make`` must give the same in every partition."""
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = make()
+            made: T = self._made[name]
+            return made
+
+
 @dataclass(frozen=True)
 class Work:
     """One partition to compute.
@@ -56,6 +75,7 @@ class Work:
     ``values``: the partition's value in each dimension. ``read(stage, table)``: rows of an input, restricted to the
     partitions that this one depends on. ``ask(llm, calls)``: answers in the order of the calls, through the ledger.
     ``keep(folder)``: puts the files of a folder beside the lake's tables; returns name, SHA-256 and size of each.
+    ``shared(name, make)``: what is made once for all partitions of the run.
     """
 
     study: Study
@@ -68,6 +88,7 @@ class Work:
     read: Callable[[str, str | None], pl.LazyFrame]
     ask: Ask
     keep: Keep
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def dictionary(self) -> str:
@@ -89,6 +110,11 @@ class Work:
             name: pl.Series(name, [value] * n, dtype=pl.Int32 if isinstance(value, int) else pl.String)
             for name, value in self.stage.columns(self.values).items()
         }
+
+
+def block_range(block: int, blocks: int, width: int) -> range:
+    """The latents of a block: those with ``latent * blocks // width == block``."""
+    return range(-(-block * width // blocks), -(-(block + 1) * width // blocks))
 
 
 Compute = Callable[[Sequence[Work]], Iterable[Tables]]

@@ -46,8 +46,11 @@ def study() -> Study:
 
 def find(name: str, stage: str, keys: tuple[str, ...] = (), **frames: pl.DataFrame) -> Result:
     """What a check finds in some rows."""
-    checked = Checked(study(), Flow(study())[stage], keys, lambda table: frames[table].lazy())
-    return BY_NAME[name].find(checked)
+
+    def frame(name: str) -> pl.LazyFrame:
+        return frames[name].lazy()
+
+    return BY_NAME[name].find(Checked(study(), Flow(study())[stage], keys, frame, frame))
 
 
 def rows(table: str, *given: Mapping[str, Any]) -> pl.DataFrame:
@@ -162,6 +165,38 @@ def test_a_control_without_windows_of_one_kind_is_found() -> None:
     window = {"dictionary": "one", "latent": 1, "is_activating": True}
     given = [window, {**window, "is_activating": False}, {**window, "control": "shuffled"}]
     assert not find("positives_and_negatives", "scores/default/detection", judgements=rows("judgements", *given)).passed
+
+
+def window(text: str, latent: int = 1, **more: Any) -> dict[str, Any]:
+    return {"dictionary": "one", "latent": latent, "text": text, "is_activating": True, **more}
+
+
+@pytest.mark.parametrize(
+    ("judged", "also"),
+    [
+        ([window("a"), window("b")], {}),
+        ([window("a"), window("c")], {"strong": 1}),
+        ([window("c", latent=2)], {}),  # another latent's
+        ([window("c"), window("d"), window("e")], {"strong": 1, "select": 1}),
+    ],
+)
+def test_a_text_in_two_roles_is_found(judged: list[dict[str, Any]], also: dict[str, int]) -> None:
+    others = {"examples/strong": rows("examples", window("c")), "examples/select": rows("examples", window("d"))}
+    found = find("one_role_a_text", "examples/test", examples=rows("examples", *judged), **others)
+    counts = {f"also in {name}": also.get(name, 0) for name in ("strong", "select")}
+    assert found == Result(not also, {"windows": len(judged), **counts})
+
+
+def test_sources_that_ran_dry_are_counted() -> None:
+    silent = {"is_activating": False, "source": "random"}
+    enough = [window("a"), window("b", **silent), window("c", **{**silent, "source": "similar"})]
+    assert find("sources_sufficed", "examples/test", examples=rows("examples", *enough)) == Result(
+        True, {"random": 1, "similar": 1}
+    )
+    dry = [*enough, window("d", **silent, in_place_of="similar"), window("e", **silent, in_place_of="similar")]
+    assert find("sources_sufficed", "examples/test", examples=rows("examples", *dry)) == Result(
+        False, {"random": 3, "similar": 1, "at random in place of similar": 2}
+    )
 
 
 def test_each_stage_has_its_checks() -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -234,8 +234,8 @@ def examples_frame(sample: str, rows: Sequence[tuple[int, bool, Sequence[str], S
                 "sample": sample, "dictionary": "one", "block": 0, "latent": latent, "rank": rank,
                 "is_activating": is_activating, "source": "quantiles" if is_activating else "random",
                 "decile": 1 if is_activating else None, "shard": "s", "context": context, "start": 0,
-                "tokens": [1] * len(pieces), "activations": list(activations), "pieces": list(pieces),
-                "text": "".join(pieces),
+                "tokens": [1] * len(pieces), "activations": list(activations), "text": "".join(pieces),
+                "offsets": list(accumulate(map(len, pieces[:-1]), initial=0)),
             }
         )  # fmt: skip
     return pl.DataFrame(full, schema=TABLES["examples"].empty().schema)

@@ -41,8 +41,11 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
-            "protocols", "scorers", "study", "study_corpus", "tables", "weights", "windows", "work",
+            "protocols", "sampling", "scorers", "study", "study_corpus", "tables", "weights", "work",
         )
+    ],
+    "latentlake/sampling": [
+        f"latentlake.{name}" for name in ("digest", "errors", "protocols", "sampling", "study", "study_corpus")
     ],
     "latentlake/explainers": [
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
@@ -104,7 +107,7 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 @pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "prompts", "scorers", "stages"))])  # fmt: skip
+    "coders", "coders/formats", "corpora", "engines", "explainers", "prompts", "sampling", "scorers", "stages"))])  # fmt: skip
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None

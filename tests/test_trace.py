@@ -13,7 +13,7 @@ from latentlake.cli import main
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
-from latentlake.stages.examples import SEPARATOR
+from latentlake.sampling.texts import SEPARATOR
 from latentlake.trace import Trace, trace
 from tests.workbench import LATENTS, Workbench
 

@@ -33,7 +33,7 @@ class SparseCoder:
     def __init__(self, parameters: Parameters, name: str, device: str = "cpu") -> None:
         self.width, self.d_in, self.d_out = parameters.width, parameters.d_in, parameters.d_out
         self.k = parameters.rule.k
-        self._parameters, self._name, self._device = parameters, name, device
+        self._parameters, self._name, self.device = parameters, name, device
 
     @property
     def directions(self) -> Tensor:
@@ -42,6 +42,11 @@ class SparseCoder:
 
         decoder = self._parameters.decoder
         return torch.eye(self.width) if decoder is None else decoder.float()
+
+    @property
+    def encoder_directions(self) -> Tensor | None:
+        """What each latent reads, a row each, float32 [width, d_in]; None for neurons."""
+        return None if self._parameters.encoder is None else self._parameters.encoder.float()
 
     def encode(self, inputs: Tensor) -> Firings:
         """What fires on inputs [n, d_in].
@@ -86,7 +91,7 @@ class SparseCoder:
 
     @property
     def _on_gpu(self) -> bool:
-        return self._device.startswith("cuda")
+        return self.device.startswith("cuda")
 
     @cached_property
     def _encoder(self) -> tuple[Tensor | None, Tensor | None]:
@@ -110,14 +115,14 @@ class SparseCoder:
         """Inputs as they are computed with: in float32, on the coder's device, wherever the subject's block was."""
         import torch
 
-        return inputs.to(self._device, torch.float32)
+        return inputs.to(self.device, torch.float32)
 
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         """A tensor in float32 on the device, in memory of its own: strides and alignment, which differ from file to file, say in
         which order sums are formed, and the same weights are to give the same bits in every format."""
         import torch
 
-        return None if tensor is None else torch.empty(tensor.shape, device=self._device).copy_(tensor)
+        return None if tensor is None else torch.empty(tensor.shape, device=self.device).copy_(tensor)
 
     def _encode_block(self, inputs: Tensor, start: int) -> Firings:
         gain, offset = self._gain

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from latentlake.marking import mark
+from latentlake.marking import mark, pieces_of
 from latentlake.opened import Opened
-from latentlake.stages.examples import SEPARATOR
+from latentlake.sampling.texts import SEPARATOR
 from latentlake.trace import Trace, trace
 
 _FEW = 3  # judgements of a scorer, and windows of a sample, without --all
@@ -120,8 +120,8 @@ def _examples(examples: pl.DataFrame, few: int | None) -> Iterator[str]:
 
 
 def _judgements(found: Trace, few: int | None) -> Iterator[str]:
-    seen = ["shard", "context", "start"]
-    windows = found.examples.unique(seen).select(*seen, "file", "documents", "pieces", "activations")
+    seen = ["sample", "shard", "context", "start"]
+    windows = found.examples.select(*seen, "file", "documents", "text", "offsets", "activations")
     judged = found.judgements.join(windows, on=seen, how="left", maintain_order="left")
     judged = judged if few is None else judged.filter(_IS_OWN)
     if len(judged):
@@ -147,7 +147,7 @@ def _judged(row: Row) -> str:
 
 
 def _window(head: str, row: Row) -> Iterator[str]:
-    text = mark(row["pieces"], row["activations"], 0, "<<", ">>").replace(SEPARATOR, " ¶ ")
+    text = mark(pieces_of(row["text"], row["offsets"]), row["activations"], 0, "<<", ">>").replace(SEPARATOR, " ¶ ")
     documents = " ¶ ".join(row["documents"])
     yield f"  {head}{' · ' if head else ''}{documents} ({row['file']}, context {row['context']}, token {row['start']})"
     indent = " " * 4

@@ -16,7 +16,7 @@ from pydantic import Field
 from latentlake.choices import EmbedderName, ExplainSample, LLMName, Positive, Refers, SelectSample
 from latentlake.explainers import Explainer, Hypothesis
 from latentlake.explainers.tokens import list_tokens, top_words
-from latentlake.marking import mark, marked_words
+from latentlake.marking import mark, marked_words, pieces_of
 from latentlake.protocols import Answer, Asked, Call, Generate
 from latentlake.registry import EXPLAINERS
 
@@ -77,7 +77,8 @@ class Pattern(Explainer):
 
     def _suffix(self, prompt: Any, rows: pl.DataFrame) -> str:
         threshold = self.marked_above * max(max(row) for row in rows["activations"])
-        windows = list(zip(rows["pieces"].to_list(), rows["activations"].to_list(), strict=True))
+        pieces = map(pieces_of, rows["text"], rows["offsets"])
+        windows = list(zip(pieces, rows["activations"].to_list(), strict=True))
         texts = [" ".join(mark(*window, threshold, "<<", ">>").split()) for window in windows]
         words = dict.fromkeys(word for window in windows for word in marked_words(*window, threshold))
         return str(prompt.fill_suffix(words=", ".join(words), texts="\n".join(f"- {text}" for text in texts)))
@@ -101,7 +102,7 @@ class Pattern(Explainer):
 def _windows(work: "Work", sample: str, latents: Sequence[int], first: int | None) -> pl.DataFrame:
     frame = work.frame(f"examples/{sample}").filter(pl.col("latent").is_in(list(latents)))
     frame = frame if first is None else frame.filter(pl.col("rank") < first)
-    columns = ["latent", "is_activating", "rank", "pieces", "activations", "text"]
+    columns = ["latent", "is_activating", "rank", "activations", "text", "offsets"]
     return frame.select(columns).sort("latent", "is_activating", "rank").collect()
 
 

@@ -1,177 +1,233 @@
 """Windows of the chosen latents: one sample, one block.
 
-Who is drawn follows from hashes of (seed, latent, window) alone, not from order, other latents, or how work is split.
+What is drawn follows from hashes of (seed, latent, window) alone, not from order, other latents, or how work is split. What all
+blocks share (contexts, windows, texts) is read once a run; a block's activations are let go of with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from latentlake.digest import mix, seed_of
-from latentlake.protocols import Subject
-from latentlake.study import Sample
+from latentlake.sampling import negatives, samplers
+from latentlake.sampling.contexts import Contexts, Grid, grid_of, read_contexts
+from latentlake.sampling.firings import Activating, Firings, centred, on_grid, read_firings
+from latentlake.sampling.negatives import Negatives, Source
+from latentlake.sampling.samplers import Candidates
+from latentlake.sampling.similar import Similar
+from latentlake.sampling.texts import Texts, read_texts
+from latentlake.study import SOURCES, Sample
 from latentlake.study_corpus import SPLITS
-from latentlake.windows import Firings, Windows, find_windows, read_firings
+from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
-DECILES = 10
-# Between documents stands Unicode's paragraph separator: a line break would make windows of different tokens one text.
-SEPARATOR = "\u2029"
+_SLICE = 1 << 16  # windows that are described at once
 
 
 def compute(work: Work) -> Tables:
     """The windows of one sample for the chosen latents of one block."""
-    sample = work.study.samples[work.stage.constants["sample"]]
+    place = _Place(work)
     chosen = work.frame("latents").filter("is_chosen").select("latent").collect()["latent"].sort().to_numpy()
-    windows = find_windows(work.frame("contexts"), work.shards, work.study.selection.window)
-    firings = read_firings(work.frame("activations"), windows, pl.col("latent").is_in(chosen.tolist()))
-    drawn = [pl.DataFrame(schema=_DRAWN)]
-    for place, latent in enumerate(chosen.tolist()):
-        drawn.extend(_draw(latent, _of(firings, latent), windows, sample, work.study.seed + sample.seed))
-        work.progress.share((place + 1) / len(chosen))
-    has_bos = work.study.corpus.bos != "none"
-    frame = _describe(pl.concat(drawn), firings, windows, work.handles.subject(), has_bos)
-    return {"examples": frame.with_columns(**work.columns(len(frame)))}
+    firings = place.firings(chosen.astype(np.int64))
+    seeds = samplers.seeds_of(firings.latents, place.seed)
+    candidates = samplers.candidates_of(place.activating(firings), seeds)
+    drawn = samplers.draw(place.sample, candidates)
+    work.progress.share(0.3)
+    others = _negatives(place, firings, candidates, drawn)
+    work.progress.share(0.6)
+    return {"examples": _rows(place, firings, candidates, drawn, others)}
 
 
-_DRAWN = {
-    "latent": pl.Int32,
-    "window": pl.Int64,
-    "rank": pl.Int32,
-    "decile": pl.Int32,
-    "is_activating": pl.Boolean,
-    "source": pl.String,
-}
+@dataclass(frozen=True)
+class _Place:
+    """A sample in its corpus: what all blocks have in common."""
+
+    work: Work
+
+    @cached_property
+    def sample(self) -> Sample:
+        return self.work.study.samples[self.work.stage.constants["sample"]]
+
+    @property
+    def seed(self) -> int:
+        return self.work.study.seed + self.sample.seed
+
+    @property
+    def split(self) -> int:
+        return SPLITS.index(self.sample.split)
+
+    @cached_property
+    def length(self) -> int:
+        return self.work.study.length_of(self.sample)
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        work = self.work
+        return work.shared(
+            "contexts", lambda: read_contexts(work.frame("contexts"), work.shards, work.study.selection.window)
+        )
+
+    @cached_property
+    def grid(self) -> Grid:
+        stride = self.sample.stride or self.length
+        return self.work.shared("grid", lambda: grid_of(self.contexts, self.length, stride, self.split))
+
+    @cached_property
+    def texts(self) -> Texts:
+        work, has_bos = self.work, self.work.study.corpus.bos != "none"
+        documents = work.frame("contexts", "documents")
+        return work.shared(
+            "texts",
+            lambda: read_texts(self.contexts, work.frame("contexts"), documents, work.handles.subject, has_bos),
+        )
+
+    @cached_property
+    def similar(self) -> Similar:
+        work, name = self.work, self.sample.embedder
+        assert name is not None
+        return work.shared(
+            "similar",
+            lambda: Similar(
+                self.grid, self.texts, work.handles.embedder(name), lambda share: work.progress.share(0.3 + 0.3 * share)
+            ),
+        )
+
+    def firings(self, latents: np.ndarray) -> Firings:
+        """Where some latents fire, in the sample's split."""
+        kept = self.work.shared("kept", lambda: (self.contexts.split == self.split)[self.contexts.of])
+        return read_firings(self.work.frame("activations"), self.contexts, latents, kept)
+
+    def activating(self, firings: Firings) -> Activating:
+        """The windows in which they fire."""
+        if self.sample.alignment == "centred":
+            return centred(firings, self.contexts, self.length, self.grid.stride, self.split)
+        return on_grid(firings, self.grid)
 
 
-def _of(firings: Firings, latent: int) -> Firings:
-    """The firings of one latent; a view."""
-    here = slice(*np.searchsorted(firings.latent, [latent, latent + 1]))
-    return Firings(firings.latent[here], firings.position[here], firings.activation[here])
+def _negatives(place: _Place, firings: Firings, candidates: Candidates, drawn: np.ndarray) -> Negatives:
+    """Windows in which the latents do not fire."""
+    counts = place.sample.sources
+    sources: dict[str, Source] = {}
+    if counts:
+        sources["random"] = negatives.Random(place.grid, firings, candidates.seeds, place.seed)
+    if "token_matched" in counts:
+        tokens = _strongest_tokens(place, firings, candidates.windows.only(drawn))
+        sources["token_matched"] = negatives.with_tokens(place.grid, tokens, candidates.seeds, place.seed)
+    if "similar" in counts:
+        sources["similar"] = negatives.Nearest(_nearest(place, candidates.windows.only(drawn), len(firings.latents)))
+    for name in counts:
+        if name.endswith("neighbours"):
+            sources[name] = _of_neighbours(place, firings.latents, candidates.seeds, name)
+    return negatives.draw(sources, counts, firings, place.length)
 
 
-def _draw(latent: int, firings: Firings, windows: Windows, sample: Sample, seed: int) -> Iterator[pl.DataFrame]:
-    """Activating windows of one latent, then windows in which it never fires."""
-    fired, first = np.unique(windows.of(firings.position), return_index=True)
-    strength = np.maximum.reduceat(firings.activation, first) if len(first) else np.zeros(0, np.float32)
-    split = SPLITS.index(sample.split)
-    is_candidate = windows.counts[fired] & (windows.split[fired] == split)
-    fired_here, strength = fired[is_candidate], strength[is_candidate]
-    hashes = mix(windows.hash, seed_of(seed, latent))
-    decile = deciles(strength, hashes[fired_here])
-    order = draw_order(sample.sampler, strength, decile, hashes[fired_here])[: sample.windows]
-    yield _drawn(latent, fired_here[order], decile[order], True, sample.sampler)
-    if not sample.negatives:
-        return
-    silent = windows.counts & (windows.split == split)
-    silent[fired] = False
-    others = np.flatnonzero(silent)
-    order = np.argsort(hashes[others], kind="stable")[: sample.negatives]
-    yield _drawn(latent, others[order], None, False, "random")
+def _strongest_tokens(place: _Place, firings: Firings, windows: Activating) -> np.ndarray:
+    """The token on which a latent fires most strongly in each of its windows, int64 [rows, most windows], -1 for none."""
+    at = windows.starts + firings.within(windows.rows, windows.starts, place.length).argmax(1)
+    return _by_row(place.contexts.tokens[at].astype(np.int64), windows.rows, len(firings.latents))
 
 
-def deciles(strength: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Decile of each window by strength, 0 the weakest; ties are ordered by hash. int32."""
-    decile = np.empty(len(strength), dtype=np.int32)
-    decile[np.lexsort((hashes, strength))] = np.arange(len(strength)) * DECILES // max(1, len(strength))
-    return decile
+def _nearest(place: _Place, windows: Activating, rows: int) -> np.ndarray:
+    """The windows most similar to each of a latent's, int64 [rows, most windows, near], -1 for none."""
+    return _by_row(place.similar.nearest(windows.starts), windows.rows, rows)
 
 
-def draw_order(sampler: str, strength: np.ndarray, decile: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Windows in the order in which they are drawn.
-
-    ``quantiles`` goes round the deciles, in an order by hash, so that any first n windows spread over them evenly.
-    """
-    if sampler == "top":
-        return np.lexsort((hashes, -strength))
-    if sampler == "random":
-        return np.argsort(hashes, kind="stable")
-    by_decile = np.lexsort((hashes, decile))
-    turn = np.empty(len(decile), dtype=np.int64)
-    turn[by_decile] = np.arange(len(decile)) - np.searchsorted(decile[by_decile], decile[by_decile])
-    return np.lexsort((hashes, turn))
+def _of_neighbours(place: _Place, latents: np.ndarray, seeds: np.ndarray, name: str) -> Source:
+    """Windows in which the neighbours of one kind of some latents fire."""
+    rank = name.removesuffix("_neighbours").replace("co_occurring", "co_occurrence") + "_rank"
+    rows_of = place.work.frame("neighbours").filter(pl.col("latent").is_in(latents.tolist())).drop_nulls(rank)
+    near = rows_of.select("latent", "neighbour", rank).sort("latent", rank).collect()
+    every = np.unique(near["neighbour"].to_numpy()).astype(np.int64)
+    windows = on_grid(place.firings(every), place.grid)
+    rows = np.searchsorted(latents, near["latent"].to_numpy())
+    lists = _by_row(np.searchsorted(every, near["neighbour"].to_numpy()), rows, len(latents))
+    return negatives.of_neighbours(windows, lists, seeds, place.seed)
 
 
-def _drawn(
-    latent: int, window: np.ndarray, decile: np.ndarray | None, is_activating: bool, source: str
-) -> pl.DataFrame:
-    n = len(window)
-    return pl.DataFrame(
-        {
-            "latent": [latent] * n,
-            "window": window,
-            "rank": range(n),
-            "decile": [None] * n if decile is None else decile,
-            "is_activating": [is_activating] * n,
-            "source": [source] * n,
-        },
-        schema=_DRAWN,
-    )
+def _by_row(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """Values, those of a row together, as a matrix with a line for each row, filled up with -1."""
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    matrix = np.full((n, max(1, int(place.max(initial=0)) + 1), *values.shape[1:]), -1, dtype=np.int64)
+    matrix[rows, place] = values
+    return matrix
 
 
-def _describe(drawn: pl.DataFrame, firings: Firings, windows: Windows, subject: Subject, has_bos: bool) -> pl.DataFrame:
-    """Put place, tokens, activations and text to windows that were drawn. ``has_bos``: whether contexts open with BOS."""
-    window = drawn["window"].to_numpy()
-    places = windows.start[window][:, None] + np.arange(windows.length)
-    tokens, is_excluded = windows.tokens[places], windows.is_excluded[places]
-    context = windows.context[window]
-    shards = pl.Series(windows.shards, dtype=pl.String)
-    opens = np.zeros(places.shape, dtype=bool)
-    opens[:, 0] = has_bos & (windows.start_in_context[window] == 0)
-    pieces = [list(_pieces(row, subject)) for row in _texts(tokens, is_excluded, opens, subject)]
-    return drawn.select("latent", "rank", "is_activating", "source", "decile").with_columns(
-        shard=shards.gather(windows.context_shard[context].astype(np.int64)),
-        context=pl.Series(windows.context_index[context], dtype=pl.Int32),
-        start=pl.Series(windows.start_in_context[window].astype(np.int32)),
-        tokens=pl.Series(tokens.tolist(), dtype=pl.List(pl.Int32)),
-        activations=pl.Series(
-            _activations(drawn["latent"].to_numpy(), places, firings, len(windows.tokens)).tolist(),
-            dtype=pl.List(pl.Float32),
-        ),
-        pieces=pl.Series(pieces, dtype=pl.List(pl.String)),
-        text=pl.Series(["".join(each) for each in pieces], dtype=pl.String),
-    )
+def _rows(place: _Place, firings: Firings, candidates: Candidates, drawn: np.ndarray, others: Negatives) -> pa.Table:
+    """The rows of the table, of each latent the windows in which it does not fire first."""
+    own = candidates.windows.only(drawn)
+    names = [*SOURCES, place.sample.sampler]
+    rows = np.concatenate([others.rows, own.rows])
+    is_activating = np.repeat([False, True], [len(others.rows), len(own.rows)])
+    order = np.argsort(rows * 2 + is_activating, kind="stable")
+    ranks = np.arange(len(own.rows)) - np.searchsorted(own.rows, own.rows)
+    instead = np.where(others.wanted == others.source, -1, others.wanted)
+    none, sampler = np.full(len(own.rows), -1), np.full(len(own.rows), len(SOURCES))
+    columns = {
+        "rows": rows,
+        "is_activating": is_activating,
+        "ranks": np.concatenate([others.ranks, ranks]),
+        "starts": np.concatenate([others.starts, own.starts]),
+        "source": np.concatenate([others.source, sampler]),
+        "in_place_of": np.concatenate([instead, none]),
+        "deciles": np.concatenate([np.full(len(others.rows), -1), candidates.deciles[drawn]]),
+    }
+    parts = [TABLES["examples"].schema.empty_table()]
+    for first in range(0, len(order), _SLICE):
+        part = {name: column[order[first : first + _SLICE]] for name, column in columns.items()}
+        parts.append(_described(place, firings, names, **part))
+        work_done = (first + _SLICE) / len(order)
+        place.work.progress.share(0.6 + 0.4 * min(1.0, work_done))
+    return pa.concat_tables(parts)
 
 
-def _activations(latent: np.ndarray, places: np.ndarray, firings: Firings, positions: int) -> np.ndarray:
-    """Activation of each row's latent on each position of its window, 0 where it does not fire; float32."""
-    known = firings.latent * positions + firings.position
-    wanted = latent.astype(np.int64)[:, None] * positions + places
-    at = np.minimum(np.searchsorted(known, wanted), max(0, len(known) - 1))
-    if not len(known):
-        return np.zeros(places.shape, dtype=np.float32)
-    return np.where(known[at] == wanted, firings.activation[at], np.float32(0))
+def _described(
+    place: _Place,
+    firings: Firings,
+    names: list[str],
+    *,
+    rows: np.ndarray,
+    is_activating: np.ndarray,
+    ranks: np.ndarray,
+    starts: np.ndarray,
+    source: np.ndarray,
+    in_place_of: np.ndarray,
+    deciles: np.ndarray,
+) -> pa.Table:
+    """Some rows of the table: what stands at the windows, and how they were drawn."""
+    contexts, length = place.contexts, place.length
+    context = contexts.of[starts]
+    activations = np.zeros((len(rows), length), dtype=np.float32)
+    activations[is_activating] = firings.within(rows[is_activating], starts[is_activating], length)
+    common = place.work.stage.columns(place.work.values)
+    columns = {
+        **{name: pa.repeat(pa.scalar(value), len(rows)) for name, value in common.items()},
+        "latent": firings.latents[rows],
+        "rank": ranks,
+        "is_activating": is_activating,
+        "source": _named(names, source),
+        "in_place_of": _named(names, in_place_of),
+        "decile": pa.array(deciles, mask=deciles < 0),
+        "shard": _named(contexts.shards, contexts.shard[context]),
+        "context": contexts.index[context],
+        "start": starts - contexts.start[context],
+        "tokens": _lists(contexts.within(contexts.tokens, starts, length)),
+        "activations": _lists(activations),
+        "text": place.texts.windows(starts, length).to_arrow(),
+        "offsets": _lists(place.texts.offsets(starts, length)),
+    }
+    schema = TABLES["examples"].schema
+    return pa.table(columns).select(schema.names).cast(schema)
 
 
-def _texts(
-    tokens: np.ndarray, is_excluded: np.ndarray, opens: np.ndarray, subject: Subject
-) -> Iterator[list[tuple[int, str]]]:
-    """(token, text) of each token of each window; BOS has no text, a separator has one that no token has."""
-    unique = np.unique(tokens).tolist()
-    texts = dict(zip(unique, subject.detokenize([[token] for token in unique]), strict=True))
-    for row, skip, opening in zip(tokens.tolist(), is_excluded.tolist(), opens.tolist(), strict=True):
-        yield [
-            (-1, "" if is_bos else SEPARATOR) if out else (token, texts[token])
-            for token, out, is_bos in zip(row, skip, opening, strict=True)
-        ]
+def _named(names: Sequence[str], indices: np.ndarray) -> pa.Array:
+    """Names by number, null for -1."""
+    return pa.array(names, pa.string()).take(pa.array(indices.astype(np.int32), mask=indices < 0))
 
 
-def _pieces(row: list[tuple[int, str]], subject: Subject) -> Iterator[str]:
-    """Text of each token. Tokens that are parts of one character give it to the first of them."""
-    parts: list[int] = []
-    for token, text in row:
-        if "\ufffd" in text:
-            parts.append(token)
-            if "\ufffd" in subject.detokenize([parts])[0]:
-                continue  # not yet a whole character
-            yield from _together(parts, subject)
-        else:
-            yield from (*_together(parts, subject), text)
-        parts = []
-    yield from _together(parts, subject)  # the window ends within a character
-
-
-def _together(parts: list[int], subject: Subject) -> list[str]:
-    """The text of some tokens for the first of them, none for the others."""
-    return [subject.detokenize([parts])[0], *[""] * (len(parts) - 1)] if parts else []
+def _lists(matrix: np.ndarray) -> pa.Array:
+    """A matrix as a list a row."""
+    rows, length = matrix.shape
+    return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, np.ascontiguousarray(matrix).ravel())

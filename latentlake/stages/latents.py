@@ -4,105 +4,132 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from latentlake.digest import mix, seed_of
 from latentlake.protocols import Subject
+from latentlake.sampling import kernels
+from latentlake.sampling.contexts import Contexts, Grid, grid_of, read_contexts
+from latentlake.sampling.firings import Firings, on_grid, read_firings
+from latentlake.sampling.texts import token_texts
 from latentlake.study import Selection
 from latentlake.study_corpus import SPLITS
-from latentlake.windows import Firings, Windows, find_windows, read_firings
-from latentlake.work import Tables, Work
+from latentlake.work import Tables, Work, block_range
 
 BINS = 10  # of the histogram of activations
 TOP_TOKENS = 10
 DENSE = 0.1  # a latent that fires on more of the tokens than this is called dense
 SINGLE = 0.9  # a latent with more of its activation mass than this on one token is called single-token
+POSITION = 0.5  # a latent with more of it than this at one position of its contexts is called position-bound
 
 
 def compute(work: Work) -> Tables:
     """One row for each latent of a block, whether it ever fires or not."""
     width = int(work.frame("dictionaries").select("width").collect().item())
-    first, last = block_range(work.block, work.study.blocks, width)
-    windows = find_windows(work.frame("contexts"), work.shards, work.study.selection.window)
-    firings = read_firings(work.frame("activations"), windows, pl.col("latent").is_between(first, last - 1))
-    latents = np.arange(first, last)
-    local = Firings(firings.latent - first, firings.position, firings.activation)
-    counted = count_windows(local, windows, len(latents))
-    frame = pl.DataFrame({"latent": latents.astype(np.int32), **_statistics(local, windows, len(latents))})
+    own = block_range(work.block, work.study.blocks, width)
+    window = work.study.selection.window
+    contexts = work.shared("contexts", lambda: read_contexts(work.frame("contexts"), work.shards, window))
+    grid = work.shared("grid", lambda: grid_of(contexts, window, window))
+    firings = read_firings(work.frame("activations"), contexts, np.arange(own.start, own.stop))
+    work.progress.share(0.3)
+    counted = count_windows(firings, grid)
+    frame = pl.DataFrame({"latent": firings.latents.astype(np.int32), **_statistics(firings, contexts)})
     frame = frame.with_columns(
         *(pl.Series(f"windows_{split}", counted[:, index]) for index, split in enumerate(SPLITS)),
-        **_top_tokens(local, windows, len(latents), work.handles.subject()),
+        **_tokens(firings, contexts, work.handles.subject()),
     )
+    work.progress.share(0.9)
     frame = _triage(frame, work.study.selection)
     chosen = _choose(frame, work, width)
     frame = frame.with_columns(is_chosen=chosen["is_chosen"], reason=chosen["reason"], **work.columns(len(frame)))
     return {"latents": frame}
 
 
-def block_range(block: int, blocks: int, width: int) -> tuple[int, int]:
-    """First latent of a block, and the first after it: the latents with ``latent * blocks // width == block``."""
-    return -(-block * width // blocks), -(-(block + 1) * width // blocks)
-
-
-def count_windows(firings: Firings, windows: Windows, n: int) -> np.ndarray:
-    """Windows that count in which each latent fires, by split; int64 [n, splits]."""
-    latent, window = _pairs(firings.latent, windows.of(firings.position))
-    latent, window = latent[windows.counts[window]], window[windows.counts[window]]
-    cell = latent * len(SPLITS) + windows.split[window]
+def count_windows(firings: Firings, grid: Grid) -> np.ndarray:
+    """Windows that count in which each latent fires, by split; int64 [latents, splits]."""
+    windows = on_grid(firings, grid)
+    split = grid.contexts.split[grid.contexts.of[windows.starts]]
+    cell, n = windows.rows.astype(np.int64) * len(SPLITS) + split, len(firings.latents)
     return np.bincount(cell, minlength=n * len(SPLITS)).reshape(n, len(SPLITS))
 
 
-def _pairs(latent: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each (latent, place) that occurs, once; places are windows or contexts."""
-    base = int(place.max(initial=0)) + 1
-    pairs = np.unique(latent * base + place)
-    return pairs // base, pairs % base
-
-
-def _statistics(firings: Firings, windows: Windows, n: int) -> dict[str, Any]:
-    """Counts, density, maximum and histogram of each of n latents."""
-    n_tokens = np.bincount(firings.latent, minlength=n)
-    in_context, _ = _pairs(firings.latent, windows.contexts_of(firings.position))
+def _statistics(firings: Firings, contexts: Contexts) -> dict[str, Any]:
+    """Counts, rates, maximum, histogram, and how far a latent is bound to one position of its contexts."""
+    rows, n = firings.rows, len(firings.latents)
+    n_tokens, context = np.diff(firings.bounds), contexts.of[firings.positions]
+    is_new = np.ones(len(rows), dtype=bool)
+    is_new[1:] = (rows[1:] != rows[:-1]) | (context[1:] != context[:-1])
+    n_contexts = np.bincount(rows[is_new], minlength=n)
     maximum = np.zeros(n, dtype=np.float32)
-    np.maximum.at(maximum, firings.latent, firings.activation)
-    bins = np.minimum((firings.activation / maximum[firings.latent] * BINS).astype(np.int64), BINS - 1)
-    histogram = np.bincount(firings.latent * BINS + bins, minlength=n * BINS).reshape(n, BINS)
-    tokens = max(1, int((~windows.is_excluded).sum()))
+    fires = np.flatnonzero(n_tokens)
+    if len(fires):
+        maximum[fires] = np.maximum.reduceat(firings.activations, firings.bounds[fires])
+    bins = np.minimum((firings.activations / maximum[rows] * BINS).astype(np.int64), BINS - 1)
+    histogram = np.bincount(rows.astype(np.int64) * BINS + bins, minlength=n * BINS).reshape(n, BINS)
     return {
         "n_tokens": n_tokens,
-        "n_contexts": np.bincount(in_context, minlength=n),
-        "density": n_tokens / tokens,
+        "n_contexts": n_contexts,
+        "density": n_tokens / max(1, int((~contexts.is_excluded).sum())),
+        "context_density": n_contexts / max(1, len(contexts.index)),
         "max_activation": maximum,
         "histogram": pl.Series(histogram.tolist(), dtype=pl.List(pl.Int64)),
+        "position_share": _position_share(firings, contexts),
     }
 
 
-def _top_tokens(firings: Firings, windows: Windows, n: int, subject: Subject) -> dict[str, Any]:
-    """The tokens with most activation mass of each latent, in the split that explainers see and no other; and all mass.
+def _position_share(firings: Firings, contexts: Contexts) -> pl.Series:
+    """Largest share of its activation mass that a latent has at one position of its contexts; null where it never fires."""
+    place = firings.positions - contexts.start[contexts.of[firings.positions]]
+    length = int(place.max(initial=0)) + 1
+    cell, n = firings.rows.astype(np.int64) * length + place, len(firings.latents)
+    mass = np.bincount(cell, weights=firings.activations, minlength=n * length).reshape(n, length)
+    return _share(mass.max(axis=1), mass.sum(axis=1))
 
-    Taken over all splits, or over repeats of windows whose place is in another, they would carry what the scored windows
-    hold into the explanation.
+
+def _tokens(firings: Firings, contexts: Contexts, subject: Subject) -> dict[str, Any]:
+    """The tokens with most activation mass where a latent fires, before it and after it, in the split that explainers see and
+    no other; and the share of the mass on the first of them.
+
+    Taken over all splits, or over texts that have their place in another, they would carry what the scored windows hold into
+    the explanation.
     """
-    window = windows.of(firings.position)
-    seen = (windows.split[window] == SPLITS.index("explain")) & (windows.counts | ~windows.is_whole)[window]
-    token = windows.tokens[firings.position[seen]].astype(np.int64)
-    vocabulary = int(windows.tokens.max(initial=0)) + 1
-    pair, inverse, count = np.unique(firings.latent[seen] * vocabulary + token, return_inverse=True, return_counts=True)
-    mass = np.bincount(inverse, weights=firings.activation[seen], minlength=len(pair))
-    order = np.lexsort((pair, -mass, pair // vocabulary))
-    latent = pair[order] // vocabulary
-    rank = np.arange(len(order)) - np.searchsorted(latent, latent)
-    order = order[rank < TOP_TOKENS]
-    tokens = pair[order] % vocabulary
-    texts = dict(
-        zip(unique := np.unique(tokens).tolist(), subject.detokenize([[each] for each in unique]), strict=True)
-    )
-    top: list[list[dict[str, Any]]] = [[] for _ in range(n)]
-    for place, token_id in zip(order.tolist(), tokens.tolist(), strict=True):
-        entry = {"token": token_id, "text": texts[token_id], "count": int(count[place]), "mass": float(mass[place])}
-        top[int(pair[place]) // vocabulary].append(entry)
-    fields = {"token": pl.Int32, "text": pl.String, "count": pl.Int64, "mass": pl.Float64}
-    total = np.bincount(firings.latent[seen], weights=firings.activation[seen], minlength=n)
-    return {"top_tokens": pl.Series(top, dtype=pl.List(pl.Struct(fields))), "mass": total}
+    is_seen = (contexts.split == SPLITS.index("explain"))[contexts.of[firings.positions]]
+    seen = np.flatnonzero(is_seen)
+    seen = seen[~contexts.is_repeated(firings.positions[seen])]
+    rows, positions, activations = firings.rows[seen], firings.positions[seen], firings.activations[seen]
+    found = {}
+    for name, step in (("tokens_before", -1), ("top_tokens", 0), ("tokens_after", 1)):
+        near = np.clip(positions + step, 0, contexts.size - 1)
+        is_there = (near == positions + step) & (contexts.of[near] == contexts.of[positions])
+        kept = np.flatnonzero(is_there & ~contexts.is_excluded[near])
+        bounds = np.searchsorted(rows[kept], np.arange(len(firings.latents) + 1))
+        tokens = contexts.tokens[near[kept]].astype(np.uint64)
+        found[name] = kernels.heaviest(bounds, tokens, activations[kept], TOP_TOKENS)
+    every = np.unique(np.concatenate([token.ravel() for token, _, _ in found.values()]))
+    texts = token_texts(subject, every[every >= 0].tolist())
+    total = np.bincount(rows, weights=activations, minlength=len(firings.latents))
+    return {
+        **{name: pl.Series(name, _lists(*each, texts)) for name, each in found.items()},
+        "token_share": _share(found["top_tokens"][2][:, 0], total),
+    }
+
+
+def _lists(token: np.ndarray, count: np.ndarray, mass: np.ndarray, texts: dict[int, str]) -> pa.Array:
+    """A list of tokens with their texts for each latent. All [latents, tokens]; token -1 for none."""
+    is_there = token >= 0
+    values = {
+        "token": pa.array(token[is_there].astype(np.int32)),
+        "text": pa.array([texts[each] for each in token[is_there].tolist()], pa.string()),
+        "count": pa.array(count[is_there]),
+        "mass": pa.array(mass[is_there]),
+    }
+    bounds = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(bounds, pa.StructArray.from_arrays(list(values.values()), names=list(values)))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> pl.Series:
+    """Part of a whole, null where there is none."""
+    return pl.Series(np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)).fill_nan(None)
 
 
 def _triage(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
@@ -113,8 +140,6 @@ def _triage(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
         )
         for split, n in selection.min_windows.items()
     ]
-    first = pl.col("top_tokens").list.first().struct.field("mass").fill_null(0)
-    is_single = first > SINGLE * pl.col("mass")
     return frame.with_columns(lack=pl.coalesce([*lacks, pl.lit(None, dtype=pl.String)])).with_columns(
         triage=pl.when(pl.col("n_tokens") == 0)
         .then(pl.lit("dead"))
@@ -122,8 +147,10 @@ def _triage(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
         .then(pl.lit("rare"))
         .when(pl.col("density") > DENSE)
         .then(pl.lit("dense"))
-        .when(is_single)
+        .when(pl.col("token_share") > SINGLE)
         .then(pl.lit("single_token"))
+        .when(pl.col("position_share") > POSITION)
+        .then(pl.lit("position_bound"))
         .otherwise(pl.lit("ok"))
     )
 
@@ -136,7 +163,7 @@ def _choose(frame: pl.DataFrame, work: Work, width: int) -> pl.DataFrame:
         wanted = frame["latent"].is_in(selection["latents"])
         why = "not in the study's list"
     elif selection["choose"] == "n":
-        wanted = _draw(frame["latent"], is_able, _share(selection["n"], work), work.study.seed)
+        wanted = _draw(frame["latent"], is_able, _part(selection["n"], work), work.study.seed)
         why = "not drawn"
     else:
         wanted = pl.Series([True] * len(frame), dtype=pl.Boolean)
@@ -148,7 +175,7 @@ def _choose(frame: pl.DataFrame, work: Work, width: int) -> pl.DataFrame:
     )
 
 
-def _share(n: int, work: Work) -> int:
+def _part(n: int, work: Work) -> int:
     """How many of the study's n latents fall to this block."""
     return (work.block + 1) * n // work.study.blocks - work.block * n // work.study.blocks
 
