@@ -61,7 +61,10 @@ def seen_by_explainers(scene: Scene) -> dict[tuple[str, int], int]:
         position = 0
         for row in scene.of(shard):
             for at, token in enumerate(row["tokens"]):
-                if row["split"] == "explain" and (shard, row["context"], at) not in strays:
+                start = at // LENGTH * LENGTH
+                is_whole = start + LENGTH <= len(row["tokens"])
+                counts = is_whole and (shard, row["context"], start) not in scene.strays(LENGTH)
+                if row["split"] == "explain" and (counts or (shard, row["context"], at) not in strays):
                     found[shard, position] = token
                 position += 1
     return found

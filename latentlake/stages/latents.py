@@ -36,7 +36,7 @@ def compute(work: Work) -> Tables:
     frame = pl.DataFrame({"latent": firings.latents.astype(np.int32), **_statistics(firings, contexts)})
     frame = frame.with_columns(
         *(pl.Series(f"windows_{split}", counted[:, index]) for index, split in enumerate(SPLITS)),
-        **_tokens(firings, contexts, work.handles.subject()),
+        **_tokens(firings, grid, work.handles.subject()),
     )
     work.progress.share(0.9)
     frame = _triage(frame, work.study.selection)
@@ -86,16 +86,18 @@ def _position_share(firings: Firings, contexts: Contexts) -> pl.Series:
     return _share(mass.max(axis=1), mass.sum(axis=1))
 
 
-def _tokens(firings: Firings, contexts: Contexts, subject: Subject) -> dict[str, Any]:
+def _tokens(firings: Firings, grid: Grid, subject: Subject) -> dict[str, Any]:
     """The tokens with most activation mass where a latent fires, before it and after it, in the split that explainers see and
     no other; and the share of the mass on the first of them.
 
     Taken over all splits, or over texts that have their place in another, they would carry what the scored windows hold into
     the explanation.
     """
+    contexts = grid.contexts
     is_seen = (contexts.split == SPLITS.index("explain"))[contexts.of[firings.positions]]
     seen = np.flatnonzero(is_seen)
-    seen = seen[~contexts.is_repeated(firings.positions[seen])]
+    of_window = grid.of[0][firings.positions[seen]] >= 0
+    seen = seen[of_window | ~contexts.is_repeated(firings.positions[seen])]
     rows, positions, activations = firings.rows[seen], firings.positions[seen], firings.activations[seen]
     found = {}
     for name, step in (("tokens_before", -1), ("top_tokens", 0), ("tokens_after", 1)):
