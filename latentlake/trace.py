@@ -180,7 +180,8 @@ def _with_documents(view: View, windows: pl.DataFrame) -> pl.DataFrame:
         .select("shard", "context", "document", "first")
         .with_columns(separator=pl.col("first").shift(-1).over("shard", "context", order_by="first") - 1)
     )
-    is_within = (pl.col("first") < pl.col("end")) & (pl.col("separator") > pl.col("start")).fill_null(True)
+    holds_text = pl.col("separator") > pl.max_horizontal("first", "start")  # a context may open with a separator alone
+    is_within = (pl.col("first") < pl.col("end")) & holds_text.fill_null(True)
     held = (
         places.join(documents, on=["shard", "context"])
         .filter(is_within)
