@@ -140,7 +140,7 @@ class FakeEmbedder:
         """Unit-length counts of hashed pairs of letters, float32 [texts, 64]."""
         vectors = np.zeros((len(texts), 64), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            for one, other in zip(text, text[1:] + " ", strict=True):
+            for one, other in zip(text, text[1:] + " ", strict=False):
                 vector[(ord(one) * 31 + ord(other)) % 64] += 1
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
         return vectors

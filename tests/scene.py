@@ -261,13 +261,17 @@ class Scene:
         return [token for at, token in enumerate(place.tokens, start=place.start) if at not in row["excluded"]]
 
     def pieces(self, place: Place) -> list[str]:
-        """The text of each token of a window as it stands in the documents."""
+        """The text of each token of a window: as it stands in the documents, or, where there are none, of that token alone."""
         (row,) = [row for row in self.of(place.shard) if row["context"] == place.context]
         texts = {each["number"]: each["text"] for each in self.documents if each["shard"] == place.shard}
         pieces = []
         for at in range(place.start, place.start + len(place.tokens)):
             if at in row["excluded"]:
                 pieces.append("" if at == 0 and row["tokens"][at] == BOS else BETWEEN)
+                continue
+            if row["offsets"] is None:
+                pieces += FakeSubject().detokenize([[row["tokens"][at]]])
+                assert "\ufffd" not in pieces[-1]
                 continue
             segment = max(
                 (each for each in row["documents"] if each["start"] <= at), key=lambda each: int(each["start"])
@@ -321,6 +325,12 @@ def study_of(**changes: Any) -> Study:
 def sampled(**sample: Any) -> Study:
     """The study with one sample, ``own``."""
     return study_of(samples={"own": {"split": "score", "windows": 12, **sample}})
+
+
+def without_bos(**sample: Any) -> Study:
+    """The same for a corpus whose contexts open with no BOS."""
+    corpus = {**STUDY["corpus"], "bos": "none"}
+    return study_of(corpus=corpus, samples={"own": {"split": "score", "windows": 12, **sample}})
 
 
 def no_coder(dictionary: str) -> Coder:
@@ -391,6 +401,7 @@ def examples_of(
     study: Study,
     sample: str = "own",
     workers: int = 1,
+    subject: FakeSubject | None = None,
     frames: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
     """The rows of all blocks of the table ``examples`` for some latents; ``workers``: blocks computed at the same time."""
@@ -400,9 +411,8 @@ def examples_of(
         own = [latent for latent in chosen if latent in block_range(block, study.blocks, width)]
         schema = {"latent": pl.Int32, "is_chosen": pl.Boolean}
         rows = pl.DataFrame({"latent": own, "is_chosen": [True] * len(own)}, schema=schema)
-        works.append(
-            work_of(study, f"examples/{sample}", scene, block, shared, frames={"latents": rows, **(frames or {})})
-        )
+        inputs = {"latents": rows, **(frames or {})}
+        works.append(work_of(study, f"examples/{sample}", scene, block, shared, subject=subject, frames=inputs))
     with ThreadPoolExecutor(workers) as pool:
         made = list(pool.map(examples.compute, works))
     return pl.concat([rows_of("examples", each) for each in made])

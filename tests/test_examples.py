@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from latentlake.corpus import Document
 from latentlake.fakes import FakeSubject
+from latentlake.sampling.firings import Activating
 from latentlake.sampling.rings import Rings, ordered, points
+from latentlake.sampling.samplers import Candidates
 from latentlake.stages.contexts import Packing, assign_splits, pack
 from latentlake.study import Study
 from latentlake.study_corpus import SPLITS, Split
@@ -181,6 +183,34 @@ def test_a_new_candidate_is_all_that_a_draw_can_move_to(hashes: list[int], new: 
         found.append(rings.draw(np.zeros(50, np.int64), points(seeds, 0), lambda rows, each: np.zeros(len(each), bool)))
     before, after = found
     assert ((after == before) | (after == len(hashes))).all()
+
+
+# strength
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data(), st.booleans())
+def test_windows_are_sorted_by_strength_and_equal_ones_by_hash(data: st.DataObject, descending: bool) -> None:
+    """Also where the hashes begin alike, and for activations of any size."""
+    sizes = data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=3))
+    n = sum(sizes)
+    strength = data.draw(st.lists(st.sampled_from([2.0**-140, 0.1, 1.0, 1.0 + 2.0**-23, 3e38]), min_size=n, max_size=n))
+    begins = st.sampled_from([0, 2**63, 5 * 2**32])
+    hashes = data.draw(
+        st.lists(st.builds(int.__add__, begins, st.integers(0, 30)), min_size=n, max_size=n, unique=True)
+    )
+    rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    none = np.zeros(n, dtype=np.uint64)
+    bounds = np.cumsum([0, *sizes]).astype(np.int64)
+    windows = Activating(rows, np.arange(n), np.array(strength, dtype=np.float32), none, bounds)
+    candidates = Candidates(windows, np.array(hashes, dtype=np.uint64), np.zeros(len(sizes), dtype=np.uint64))
+    sign = -1 if descending else 1
+    single = windows.strength.tolist()
+    wanted = sorted(range(n), key=lambda each: (rows[each], sign * single[each], hashes[each]))
+    assert candidates.by_strength(descending).tolist() == wanted
+    if not descending:
+        tenths = [place * 10 // size for size in sizes for place in range(size)]
+        assert [candidates.deciles[each] for each in wanted] == tenths
 
 
 # what a row says

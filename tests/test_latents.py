@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlake.fakes import FakeSubject
+from latentlake.study import Study
 from latentlake.study_corpus import SPLITS
 from latentlake.work import block_range
 from tests.scene import BLOCKS, BOS, LENGTH, SHARDS, WIDTH, Firing, Scene, latents_of, study_of
@@ -51,42 +53,82 @@ def test_windows_are_counted_by_split(scene: Scene) -> None:
         assert [row[f"windows_{split}"] for split in SPLITS] == [fires[split] for split in SPLITS]
 
 
-def seen_by_explainers(scene: Scene) -> dict[tuple[str, int], int]:
-    """Token at each (shard, position) of the split explain, without those in a run whose place is elsewhere."""
-    strays = {
-        (shard, context, start + step) for shard, context, start in scene.strays(LENGTH) for step in range(LENGTH)
-    }
-    found: dict[tuple[str, int], int] = {}
-    for shard in scene.shards:
-        position = 0
-        for row in scene.of(shard):
-            for at, token in enumerate(row["tokens"]):
-                start = at // LENGTH * LENGTH
-                is_whole = start + LENGTH <= len(row["tokens"])
-                counts = is_whole and (shard, row["context"], start) not in scene.strays(LENGTH)
-                if row["split"] == "explain" and (counts or (shard, row["context"], at) not in strays):
-                    found[shard, position] = token
-                position += 1
+def seen_by_explainers(scene: Scene) -> set[tuple[str, int]]:
+    """Positions of the split explain (shard, position), without those in a run whose place is elsewhere, unless they lie in a
+    window that counts."""
+    strays, found = scene.strays(LENGTH), set[tuple[str, int]]()
+    for row, first in scene.ordered():
+        own = range(len(row["tokens"]))
+        if row["split"] == "explain":
+            repeated = {
+                at
+                for _, context, start in strays & {(row["shard"], row["context"], at) for at in own}
+                for at in range(start, start + LENGTH)
+            }
+            found |= {(row["shard"], first + at) for at in own if at not in repeated}
+    found |= {(place.shard, place.first + at) for place in scene.places(split="explain") for at in range(LENGTH)}
     return found
 
 
-@SEEDS
-def test_top_tokens_are_those_that_explainers_may_see(scene: Scene) -> None:
-    seen = seen_by_explainers(scene)
-    for row in latents_of(scene, study_of()).iter_rows(named=True):
+def tokens_beside(scene: Scene, step: int) -> dict[tuple[str, int], int]:
+    """The token so many places after each position, BOS, separators and other contexts left out."""
+    return {
+        (row["shard"], first + at): row["tokens"][at + step]
+        for row, first in scene.ordered()
+        for at in range(len(row["tokens"]))
+        if 0 <= at + step < len(row["tokens"]) and at + step not in row["excluded"]
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("column", "step"), [("tokens_before", -1), ("top_tokens", 0), ("tokens_after", 1)])
+def test_tokens_are_those_that_explainers_may_see(seed: int, column: str, step: int) -> None:
+    scene = Scene.drawn(seed)
+    seen, beside = seen_by_explainers(scene), tokens_beside(scene, step)
+    told = 0
+    for row in latents_of(scene).iter_rows(named=True):
         mass: dict[int, float] = defaultdict(float)
         count: Counter[int] = Counter()
+        total = 0.0
         for each in scene.firings:
-            token = seen.get((each.shard, each.position))
-            if each.latent == row["latent"] and token is not None:
-                mass[token] += each.activation
-                count[token] += 1
+            place = (each.shard, each.position)
+            if each.latent == row["latent"] and place in seen:
+                total += each.activation
+                if place in beside:
+                    mass[beside[place]] += each.activation
+                    count[beside[place]] += 1
         wanted = sorted(mass, key=lambda token: (-mass[token], token))[:10]
         texts = FakeSubject().detokenize([[token] for token in wanted])
-        assert row["top_tokens"] == [
+        assert row[column] == [
             {"token": token, "text": text, "count": count[token], "mass": mass[token]}
             for token, text in zip(wanted, texts, strict=True)
         ]
+        if column == "top_tokens":
+            assert row["token_share"] == (mass[wanted[0]] / total if total else None)
+        told += len(wanted)
+    assert told > 20
+
+
+@SEEDS
+def test_the_share_at_one_position_is_that_of_brute_force(scene: Scene) -> None:
+    starts = {(row["shard"], first + at): at for row, first in scene.ordered() for at in range(len(row["tokens"]))}
+    for row in latents_of(scene).iter_rows(named=True):
+        mass: dict[int, float] = defaultdict(float)
+        for each in scene.firings:
+            if each.latent == row["latent"]:
+                mass[starts[each.shard, each.position]] += each.activation
+        assert row["position_share"] == (max(mass.values()) / sum(mass.values()) if mass else None)
+
+
+@SEEDS
+def test_neither_blocks_nor_the_order_of_rows_and_shards_matter(scene: Scene) -> None:
+    frame, chance = latents_of(scene), random.Random(1)
+    shuffled = Scene(scene.shards[::-1])
+    shuffled.rows = chance.sample(scene.rows, len(scene.rows))
+    shuffled.firings = chance.sample(scene.firings, len(scene.firings))
+    assert latents_of(shuffled).equals(frame)
+    for blocks in (1, 7, WIDTH):
+        assert latents_of(scene, study_of(blocks=blocks)).drop("block").equals(frame.drop("block"))
 
 
 def token_scene(activations: dict[int, float]) -> Scene:
@@ -107,14 +149,22 @@ def test_top_tokens_do_not_depend_on_the_scale_of_activations(scale: float) -> N
     assert [each["token"] for each in top] == [101, 102, 100]
 
 
+def test_of_many_tokens_the_ten_heaviest_are_told_and_of_equals_the_first() -> None:
+    scene = token_scene({100 + number: float(number // 4 + 1) for number in range(20)})
+    top = latents_of(scene, study_of())["top_tokens"][0].to_list()
+    assert [each["token"] for each in top] == [116, 117, 118, 119, 112, 113, 114, 115, 108, 109]
+    assert [each["mass"] for each in top] == [5.0] * 4 + [4.0] * 4 + [3.0] * 2
+
+
 @pytest.mark.parametrize(
     ("activations", "triage"),
     [
         ({100: 95.0, 101: 5.0}, "single_token"),
+        ({100: 90.0, 101: 10.0}, "position_bound"),  # nine tenths are not more than nine tenths
         ({100: 50.0, 101: 50.0}, "ok"),
         ({100: 99.0, **dict.fromkeys(range(101, 200), 1.0)}, "ok"),  # half of the mass, nine tenths of the top ten's
     ],
-    ids=["one token", "two tokens", "long tail"],
+    ids=["one token", "nine tenths", "two tokens", "long tail"],
 )
 def test_single_token_latents_have_nearly_all_their_mass_on_one_token(
     activations: dict[int, float], triage: str
@@ -123,23 +173,81 @@ def test_single_token_latents_have_nearly_all_their_mass_on_one_token(
     assert latents_of(token_scene(activations), study)["triage"][0] == triage
 
 
+def test_a_latent_that_fires_at_one_place_of_its_contexts_is_position_bound() -> None:
+    scene, chance = Scene(SHARDS[:1]), random.Random(0)
+    for number in range(10):
+        tokens = [*chance.choices(range(150, 250), k=2), 100 + number, *chance.choices(range(150, 250), k=17)]
+        scene.add_tokens(SHARDS[0], [BOS, *tokens], "explain", excluded=[0])
+    scene.firings = [Firing(SHARDS[0], 0, 21 * number + 3, 1.0) for number in range(10)]
+    scene.firings += [Firing(SHARDS[0], 1, 21 * number + 4 + number, 1.0) for number in range(10)]
+    for latent, n in ((2, 5), (3, 6)):
+        places = [3 if number < n else 4 + number for number in range(10)]
+        scene.firings += [Firing(SHARDS[0], latent, 21 * number + at, 1.0) for number, at in enumerate(places)]
+    frame = latents_of(scene, study_of(selection={"window": LENGTH, "min_windows": {}}))
+    assert frame["position_share"].to_list()[:5] == [1.0, 0.1, 0.5, 0.6, None]
+    assert frame["triage"].to_list()[:5] == ["position_bound", "ok", "ok", "position_bound", "dead"]
+
+
+def triaged(row: dict[str, Any], study: Study) -> list[str]:
+    """All classes that a latent would be in, the one that it is in first."""
+    lacks = any(row[f"windows_{split}"] < n for split, n in study.selection.min_windows.items())
+    classes = {
+        "dead": not row["n_tokens"],
+        "rare": lacks,
+        "dense": row["density"] > 0.1,
+        "single_token": (row["token_share"] or 0) > 0.9,
+        "position_bound": (row["position_share"] or 0) > 0.5,
+        "ok": True,
+    }
+    return [name for name, holds in classes.items() if holds]
+
+
 @SEEDS
-def test_triage_says_what_hinders(scene: Scene) -> None:
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_every_latent_is_in_the_first_class_that_holds(scene: Scene, n: int) -> None:
+    study = study_of(selection={"window": LENGTH, "min_windows": {"explain": n, "score": n}})
+    for row in latents_of(scene, study).iter_rows(named=True):
+        assert row["triage"] == triaged(row, study)[0]
+
+
+def test_every_class_occurs() -> None:
+    """And of each two classes that may hold at once, the first is told."""
+    scene, chance = Scene(SHARDS[:1]), random.Random(0)
+    for _ in range(20):
+        tokens = [BOS, 100, *chance.choices(range(101, 250), k=38)]
+        scene.add_tokens(SHARDS[0], tokens, "explain", excluded=[0])
+    anywhere = [40 * number + at for number in range(20) for at in range(1, 40)]
+    fires = {
+        1: [3],
+        2: chance.sample(anywhere, 200),
+        3: [40 * number + 1 for number in range(20)],  # the same token at the same place
+        4: [40 * number + 9 for number in range(20)],
+        5: chance.sample(anywhere, 40),
+        6: [40 * number + at for number in range(20) for at in (1, 9, 9 + number, 30, 35)],
+    }
+    for latent, positions in fires.items():
+        scene.firings += [Firing(SHARDS[0], latent, at, 1.0) for at in sorted(set(positions))]
+    study = study_of(selection={"window": LENGTH, "min_windows": {"explain": 2}})
+    rows = latents_of(scene, study).sort("latent").to_dicts()
+    found = [row["triage"] for row in rows[:7]]
+    assert found == ["dead", "rare", "dense", "single_token", "position_bound", "ok", "dense"]
+    assert triaged(rows[3], study) == ["single_token", "position_bound", "ok"]
+    assert triaged(rows[1], study)[:3] == ["rare", "single_token", "position_bound"]
+
+
+@SEEDS
+def test_a_latent_is_chosen_unless_something_hinders(scene: Scene) -> None:
     study = study_of()
     for row in latents_of(scene, study).iter_rows(named=True):
         lacks = [split for split, n in study.selection.min_windows.items() if row[f"windows_{split}"] < n]
-        if not row["n_tokens"]:
-            assert (row["triage"], row["is_chosen"], row["reason"]) == ("dead", False, "never fires")
-        elif lacks:
-            assert (row["triage"], row["is_chosen"]) == ("rare", False)
-            assert f"windows in the split {lacks[0]}" in row["reason"]
+        if row["triage"] == "dead":
+            assert (row["is_chosen"], row["reason"]) == (False, "never fires")
+        elif row["triage"] == "rare":
+            n, split = row[f"windows_{lacks[0]}"], lacks[0]
+            wanted = study.selection.min_windows[split]
+            assert (row["is_chosen"], row["reason"]) == (False, f"{n} of {wanted} windows in the split {split}")
         else:
-            assert (row["triage"] == "dense") == (row["density"] > 0.1)
             assert (row["is_chosen"], row["reason"]) == (True, None)
-
-
-def test_every_triage_of_frequency_occurs() -> None:
-    assert {"dead", "rare", "dense", "ok"} <= set(latents_of(Scene.drawn(0), study_of())["triage"])
 
 
 def chosen(frame: pl.DataFrame) -> list[int]:
@@ -174,40 +282,6 @@ def test_each_block_gives_its_share_of_the_latents_asked_for(n: int) -> None:
     scene = token_scene({100: 1.0})
     scene.firings = [Firing(SHARDS[0], latent, 1, 1.0) for latent in range(WIDTH)]
     frame = latents_of(scene, study_of(selection={"window": 1, "min_windows": {}}), "n", n=n)
-    counts = frame.group_by("block").agg(n=pl.col("is_chosen").sum())["n"]
-    assert counts.sum() == n
-    assert counts.max() - counts.min() <= 1
-
-
-@SEEDS
-@pytest.mark.parametrize(("column", "step"), [("tokens_before", -1), ("tokens_after", 1)])
-def test_tokens_beside_are_those_of_brute_force(scene: Scene, column: str, step: int) -> None:
-    seen = seen_by_explainers(scene)
-    beside: dict[tuple[str, int], int] = {}
-    for shard in scene.shards:
-        position = 0
-        for row in scene.of(shard):
-            for at in range(len(row["tokens"])):
-                if 0 <= at + step < len(row["tokens"]) and at + step not in row["excluded"]:
-                    beside[shard, position] = row["tokens"][at + step]
-                position += 1
-    for row in latents_of(scene, study_of()).iter_rows(named=True):
-        mass: dict[int, float] = defaultdict(float)
-        for each in scene.firings:
-            place = (each.shard, each.position)
-            if each.latent == row["latent"] and place in seen and place in beside:
-                mass[beside[place]] += each.activation
-        wanted = sorted(mass, key=lambda token: (-mass[token], token))[:10]
-        assert [(each["token"], each["mass"]) for each in row[column]] == [(each, mass[each]) for each in wanted]
-
-
-def test_a_latent_that_fires_at_one_place_of_its_contexts_is_position_bound() -> None:
-    scene, chance = Scene(SHARDS[:1]), random.Random(0)
-    for number in range(10):
-        tokens = [*chance.choices(range(150, 250), k=2), 100 + number, *chance.choices(range(150, 250), k=17)]
-        scene.add_tokens(SHARDS[0], [BOS, *tokens], "explain", excluded=[0])
-    scene.firings = [Firing(SHARDS[0], 0, 21 * number + 3, 1.0) for number in range(10)]
-    scene.firings += [Firing(SHARDS[0], 1, 21 * number + 4 + number, 1.0) for number in range(10)]
-    frame = latents_of(scene, study_of(selection={"window": LENGTH, "min_windows": {}}))
-    assert frame["position_share"].to_list()[:2] == [1.0, 0.1]
-    assert frame["triage"].to_list()[:3] == ["position_bound", "ok", "dead"]
+    counts = frame.group_by("block").agg(n=pl.col("is_chosen").sum())["n"].to_list()
+    assert sum(counts) == n
+    assert max(counts) - min(counts) <= 1

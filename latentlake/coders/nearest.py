@@ -31,19 +31,19 @@ class Directions:
         import torch
 
         n, rows = len(self._unit), self._unit[own.start : own.stop]
-        k, step = min(k, n - 1), max(1, _CHUNK // max(1, len(own)))
-        best, where = rows.new_full((len(own), k), -2.0), torch.full((len(own), k), -1, device=rows.device)
+        k, step = max(0, min(k, n - 1)), max(1, _CHUNK // max(1, len(own)))
+        best = torch.empty((len(own), 0), dtype=torch.int64, device=rows.device)
         itself = torch.arange(own.start, own.stop, device=rows.device)
         for first in range(0, n, step):
             cosines = rows @ self._unit[first : first + step].T
             number = torch.arange(first, first + cosines.shape[1], device=rows.device)
-            cosines.masked_fill_(number == itself[:, None], -2.0)
-            chunk, place = cosines.topk(min(k, cosines.shape[1]))
-            best, kept = torch.cat([best, chunk], dim=1).topk(k)
-            where = torch.cat([where, place + first], dim=1).gather(1, kept)
-        found = where.cpu().numpy()
-        order = np.lexsort((found, -best.cpu().numpy().round(_DIGITS)), axis=1)
-        return np.take_along_axis(found, order, axis=1)
+            # in whole numbers that differ, so that which of equal ones are kept does not depend on the chunks
+            keys = (cosines * 10**_DIGITS).round().long() * n + (n - 1 - number)
+            keys.masked_fill_(number == itself[:, None], torch.iinfo(torch.int64).min)
+            best = torch.cat([best, keys], dim=1)
+            best = best.topk(min(k, best.shape[1])).values
+        found: np.ndarray = (n - 1 - best % n).cpu().numpy()
+        return found
 
     def cosines(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Cosine of each of some pairs, float64 [pairs]."""

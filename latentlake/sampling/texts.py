@@ -18,6 +18,7 @@ from latentlake.sampling.contexts import Contexts
 # Unicode's paragraph separator: a line break would make windows of different tokens one text.
 SEPARATOR = "\u2029"
 _BROKEN = "\ufffd"  # what a tokenizer gives for a part of a character
+_MOST_PARTS = 8  # tokens of a character: it has four bytes at most, and some tokenizers have tokens that are no byte
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,11 @@ def _pieces(
 
 
 def _mended(row: tuple[int, ...], subject: Subject) -> Iterator[str]:
-    """Parts of characters put together as soon as they are whole: the text for the first of them, none for the others."""
-    parts: list[int] = []
-    for token in row:
-        parts.append(token)
-        text = subject.detokenize([parts])[0]
-        if _BROKEN not in text:
-            yield from (text, *[""] * (len(parts) - 1))
-            parts = []
-    if parts:
-        yield from (subject.detokenize([parts])[0], *[""] * (len(parts) - 1))
+    """Parts of characters put together from as few tokens as give a whole one: the text for the first of them, none for the
+    others. A part that nothing makes whole stands for itself, so that what comes after it keeps its place."""
+    at = 0
+    while at < len(row):
+        texts = subject.detokenize([row[at : at + n] for n in range(1, min(_MOST_PARTS, len(row) - at) + 1)])
+        n = next((n for n, text in enumerate(texts, start=1) if _BROKEN not in text), 1)
+        yield from (texts[n - 1], *[""] * (n - 1))
+        at += n

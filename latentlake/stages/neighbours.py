@@ -27,7 +27,7 @@ def compute(work: Work) -> Tables:
     work.progress.share(0.9)
     rows = _pairs(near, own)
     one, other = rows["latent"].to_numpy().astype(np.int64), rows["neighbour"].to_numpy().astype(np.int64)
-    both = np.asarray(together[one - own.start, other]).ravel().astype(np.int64)
+    both = np.asarray(together[one - own.start, other]).ravel().astype(np.int64) if len(one) else np.zeros(0, np.int64)
     either = counts[one] + counts[other] - both
     cosines = {side: directions.cosines(one, other) for side, directions in _directions(work, coder).items()}
     rows = rows.with_columns(
