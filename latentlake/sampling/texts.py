@@ -18,7 +18,7 @@ from latentlake.sampling.contexts import Contexts
 # Unicode's paragraph separator: a line break would make windows of different tokens one text.
 SEPARATOR = "\u2029"
 _BROKEN = "\ufffd"  # what a tokenizer gives for a part of a character
-_MOST_PARTS = 8  # tokens of a character: it has four bytes at most, and some tokenizers have tokens that are no byte
+_MOST_PARTS = 8  # tokens in which a character is looked for; it has four bytes at most
 
 
 @dataclass(frozen=True)
