@@ -170,7 +170,7 @@ def test_a_grid_has_the_windows_that_brute_force_finds(seed: int, length: int, s
     assert (grid.length, grid.stride) == (length, stride)
     assert where(contexts, grid.starts) == keys(wanted)
     assert (np.diff(grid.starts) > 0).all()
-    assert [SPLITS[each] for each in grid.split] == [place.split for place in wanted]
+    assert [SPLITS[each] for each in contexts.split[contexts.of[grid.starts]]] == [place.split for place in wanted]
 
 
 @settings(deadline=None, max_examples=40)

@@ -91,12 +91,6 @@ class Grid:
     starts: np.ndarray
 
     @cached_property
-    def split(self) -> np.ndarray:
-        """Split of each window, int8, index into `SPLITS`."""
-        split: np.ndarray = self.contexts.split[self.contexts.of[self.starts]]
-        return split
-
-    @cached_property
     def places(self) -> np.ndarray:
         """Hash of where each window begins, uint64."""
         return self.contexts.place_hash(self.starts)

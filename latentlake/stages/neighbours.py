@@ -1,6 +1,5 @@
 """Which latents of a dictionary are near to those of a block: by what they write, by what they read, and by when they fire."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ def compute(work: Work) -> Tables:
     assert work.study.neighbours is not None
     width, k = int(work.frame("dictionaries").select("width").collect().item()), work.study.neighbours.k
     own = block_range(work.block, work.study.blocks, width)
-    coder = work.handles.coder(work.dictionary)
-    near = {side: directions.nearest(own, k) for side, directions in _directions(work, coder).items()}
+    sides = _directions(work.handles.coder(work.dictionary))
+    near = {side: directions.nearest(own, k) for side, directions in sides.items()}
     work.progress.share(0.3)
     together, counts = _together(work, own, width)
     near["co_occurrence"] = _most_together(together, counts, own, k)
@@ -29,7 +28,7 @@ def compute(work: Work) -> Tables:
     one, other = rows["latent"].to_numpy().astype(np.int64), rows["neighbour"].to_numpy().astype(np.int64)
     both = np.asarray(together[one - own.start, other]).ravel().astype(np.int64) if len(one) else np.zeros(0, np.int64)
     either = counts[one] + counts[other] - both
-    cosines = {side: directions.cosines(one, other) for side, directions in _directions(work, coder).items()}
+    cosines = {side: directions.cosines(one, other) for side, directions in sides.items()}
     rows = rows.with_columns(
         *(pl.Series(f"{side}_cosine", cosines.get(side, [None] * len(one)), dtype=pl.Float64) for side in KINDS[:2]),
         pl.Series("n_together", both),
@@ -39,16 +38,12 @@ def compute(work: Work) -> Tables:
     return {"neighbours": rows}
 
 
-def _directions(work: Work, coder: Coder) -> dict[str, Directions]:
-    """What latents write and read; nothing of neurons, which are no directions."""
+def _directions(coder: Coder) -> dict[str, Directions]:
+    """What latents write and read; nothing of neurons, which are no directions. Made anew for each block: that costs little
+    beside comparing them, and those of many dictionaries are not held at once."""
     read = coder.encoder_directions
-    if read is None:
-        return {}
-    sides = {"decoder": coder.directions, "encoder": read}
-    return {
-        side: work.shared(("directions", work.dictionary, side), partial(Directions, rows, coder.device))
-        for side, rows in sides.items()
-    }
+    sides = {} if read is None else {"decoder": coder.directions, "encoder": read}
+    return {side: Directions(rows, coder.device) for side, rows in sides.items()}
 
 
 def _together(work: Work, own: range, width: int) -> tuple[sparse.csr_matrix, np.ndarray]:

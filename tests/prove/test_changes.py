@@ -21,7 +21,17 @@ BELOW = {
     "scores/tokens/embedding": 2, **SCORES,
 }  # fmt: skip
 CHECKED = {"reconstructions": 1}
-NEW_DICTIONARY = {"dictionaries": 1, "selections": 1, **CHECKED, "activations": 4, "latents": 2, **BELOW, **SMALL}
+NEAR = {"neighbours": 2}
+NEW_DICTIONARY = {
+    "dictionaries": 1,
+    "selections": 1,
+    **CHECKED,
+    "activations": 4,
+    **NEAR,
+    "latents": 2,
+    **BELOW,
+    **SMALL,
+}
 
 
 def nothing(_: Quickstart) -> None:
@@ -83,13 +93,13 @@ CHANGES: list[tuple[Callable[[Quickstart], None], dict[str, int]]] = [
     (scorer_added, SMALL),
     (prompt_of_explainer, {"explanations/default": 2, **SCORES, **SMALL}),
     (shard_added_doubling, {"contexts": 1, "activations": 1}),
-    (refresh_all, {**CHECKED, "latents": 2, **BELOW, **SMALL}),
-    (shard_added_all, {"contexts": 1, "activations": 1, **CHECKED, "latents": 2, **BELOW, **SMALL}),
+    (refresh_all, {**CHECKED, **NEAR, "latents": 2, **BELOW, **SMALL}),
+    (shard_added_all, {"contexts": 1, "activations": 1, **CHECKED, **NEAR, "latents": 2, **BELOW, **SMALL}),
     (dictionary_added, NEW_DICTIONARY),
     (more_latents, {"selections": 1, "latents": 2, **BELOW, **SMALL}),
 ]
 # Dagster cannot see that files of weights, the choice of latents, or the choice of shards in use changed.
-UNSEEN = {more_latents: {"selections"}, refresh_all: {"latents", "reconstructions"}}
+UNSEEN = {more_latents: {"selections"}, refresh_all: {"latents", "reconstructions", "neighbours"}}
 
 
 @pytest.fixture(scope="module")
