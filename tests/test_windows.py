@@ -437,7 +437,7 @@ def test_a_grid_is_made_of_what_it_is_given() -> None:
     contexts = scene_of(0).contexts()
     every = grid_of(contexts, 5, 5)
     part = Grid(contexts, 5, 5, every.starts[::2])
-    assert part.split.tolist() == every.split[::2].tolist()
+    assert part.places.tolist() == every.places[::2].tolist()
     (of,) = part.of
     assert of[part.starts].tolist() == list(range(len(part.starts)))
     assert (of >= 0).sum() == 5 * len(part.starts)
