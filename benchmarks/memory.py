@@ -25,7 +25,7 @@ from latentlake.origins import Origins
 from latentlake.stages import activations, contexts, roots
 from latentlake.study import load_study
 from latentlake.work import each
-from resources.models import LazyHandles
+from resources.models import LazyHandles, ModelsResource
 
 DOCUMENTS, TOKENS_A_DOCUMENT = 30, 105
 
@@ -58,7 +58,7 @@ def compute(folder: Path, shards: int) -> dict[str, Any]:
     """Compute activations of so many shards; returns what the process held after each, and at most, in MB."""
     study = load_study(prepare(folder))
     origins, flow, lake = Origins(study, ROOT / ".cache"), Flow(study), Lake(str(folder / "lake"), study.name)
-    handles = LazyHandles(study, origins, lake, "cpu", 4096)
+    handles = LazyHandles(study, origins, lake, ModelsResource())
     executor = Executor(flow, lake, origins, handles, Silent(), "run", "launch")
     keys = list(origins.shards)[:shards]
     assert len(keys) == shards, f"the texts make {len(keys)} shards only; lower --tokens"

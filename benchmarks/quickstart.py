@@ -15,7 +15,7 @@ from latentlake.protocols import Coder, Subject
 from latentlake.stages.activations import DROPPED_BITS, encode
 from latentlake.stages.contexts import Context, pack, packing_of
 from latentlake.study import Study, load_study
-from resources.models import LazyHandles
+from resources.models import LazyHandles, ModelsResource
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH_TOKENS = 4096
@@ -46,7 +46,7 @@ def open_quickstart(tokens: int, cache: Path = ROOT / ".cache") -> Quickstart:
     """The quickstart with contexts of so many tokens in all, from all of its files."""
     study = load_study(ROOT / "study.yaml")
     origins = Origins(study, cache)
-    handles = LazyHandles(study, origins, Lake("unused", study.name), "cpu", BATCH_TOKENS)
+    handles = LazyHandles(study, origins, Lake("unused", study.name), ModelsResource(batch_tokens=BATCH_TOKENS))
     subject = handles.subject()
     found: list[Context] = []
     for shard in origins.shards.values():

@@ -15,6 +15,8 @@ from latentlake.lake import Lake
 from latentlake.protocols import Asked, Generate, Reply
 from latentlake.study import Budget, Price
 
+_PER_MESSAGE = 64  # tokens that a chat's template puts around what is said, at most
+
 
 class Spent(NamedTuple):
     """Calls, tokens in and out, and money in the currency of the study's prices."""
@@ -94,7 +96,8 @@ class Meter:
 def _bound(asked: Asked, price: Price | None) -> Spent:
     """The most that a call can cost: no token is shorter than a byte, nothing is cached, the reply is as long as allowed."""
     call = asked.call
-    read = len(call.prefix.encode()) + len(call.suffix.encode()) + 2
+    said = sum(len(each.text.encode()) + _PER_MESSAGE for each in call.chat or ())
+    read = len(call.prefix.encode()) + len(call.suffix.encode()) + 2 + said + (0 if call.chat is None else _PER_MESSAGE)
     written = call.sampling.max_tokens if isinstance(call.sampling, Generate) else 0
     money = 0.0 if price is None else (read * price.input + written * price.output) / 1e6
     return Spent(1, read + written, money)

@@ -5,6 +5,7 @@
     ├── InputError        a corpus file, a checkpoint or a model is not what it should be
     ├── LakeError         the lake cannot be read or written
     │   └── SupersededError    another run began the same partition later
+    ├── EngineError       a model server cannot be used as it is
     ├── BudgetError       the study's budget does not allow the next model calls
     └── StudyChangedError      the study was edited after this process had read it
 
@@ -33,6 +34,10 @@ class LakeError(LatentlakeError):
 
 class SupersededError(LakeError):
     """Another run began the same partition later."""
+
+
+class EngineError(LatentlakeError):
+    """A model server cannot be used as it is: not there, not ours, or not what it is taken for."""
 
 
 class BudgetError(LatentlakeError):

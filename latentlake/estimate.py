@@ -15,7 +15,7 @@ import polars as pl
 
 from latentlake.budget import price_of
 from latentlake.digest import digest
-from latentlake.execute import Executor, revision_of
+from latentlake.execute import Executor, as_put, revision_of
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.ledger import Ledger
@@ -147,7 +147,8 @@ class Estimator:
 
         def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
             revision = revision_of(self._flow.study, self._origins, llm)
-            counted[llm] += len(Ledger(self._lake).missing(revision, asked))
+            put = as_put(self._flow.study.llms[llm], asked)
+            counted[llm] += len(Ledger(self._lake).missing(revision, put))
             return [Answer("", Reply(None, None, 0, 0, 0, None, 0.0, error="not_made")) for _ in asked]
 
         with suppress(_NoModelsError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from time import monotonic
@@ -22,7 +22,7 @@ from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
 from latentlake.plan import Plan, Recipe, State, name_of
 from latentlake.protocols import Answer, Asked, Handles
-from latentlake.study import Study
+from latentlake.study import LLMChoice, Study
 from latentlake.tables import TABLES
 from latentlake.weights import Weights
 from latentlake.work import Ask, Compute, Progress, Shared, Tables, Work
@@ -272,7 +272,7 @@ class Executor:
             revision = revision_of(self.flow.study, self.origins, llm)
             asker = Asker(llm, revision, choice.engine, stage.name, dictionary, self.launch)
             return Ledger(self.lake, self.flow.study.budget, choice.price).ask(
-                lambda: self.handles.llm(llm), asker, asked, report
+                lambda: self.handles.llm(llm), asker, as_put(choice, asked), report
             )
 
         return ask
@@ -302,6 +302,13 @@ def _require_present(stage: Stage, key: str, plan: Plan) -> None:
             f"{name_of(stage.name, key)} reads {name_of(*dropped[0])}, whose rows were dropped; materialize it first (`make run` "
             "does so in order)"
         )
+
+
+def as_put(choice: LLMChoice, asked: Sequence[Asked]) -> Sequence[Asked]:
+    """Calls as they are put to a model: to one that chats, prompts are what a user says."""
+    if not choice.chat:
+        return asked
+    return [replace(each, call=replace(each.call, chat=each.call.chat or ())) for each in asked]
 
 
 def revision_of(study: Study, origins: Origins, llm: str) -> str:

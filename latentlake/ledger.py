@@ -17,7 +17,7 @@ import pyarrow as pa
 from latentlake.budget import Meter, price_of
 from latentlake.digest import digest
 from latentlake.lake import Lake
-from latentlake.protocols import LLM, Answer, Asked, Call, Reply, Sampling
+from latentlake.protocols import LLM, Answer, Asked, Call, Likely, Reply, Sampling, settings_of
 from latentlake.study import Budget, Price
 from latentlake.tables import TABLES
 
@@ -40,11 +40,12 @@ class Asker:
 
 
 def call_key(revision: str, call: Call) -> str:
-    """Key of a call: digest of the model's revision, the sampling, the prompt and the draw.
+    """Key of a call: digest of the model's revision, the sampling, the prompt (of a chat all of it) and the draw.
 
     The revision is a digest of the weights, so that a model renamed in the study keeps its answers.
     """
-    return digest([revision, _sampling(call.sampling), call.prefix, call.suffix, call.draw])
+    chat = [] if call.chat is None else [call.chat]
+    return digest([revision, _sampling(call.sampling), call.prefix, call.suffix, call.draw, *chat])
 
 
 class Ledger:
@@ -133,10 +134,9 @@ class Ledger:
         rows = []
         for key, reply in replies.items():
             asked = calls[key]
-            prefix, prompt = _prompt_keys(asked.call)
-            prompts[prefix] = {"prompt": prefix, "prefix": None, "text": asked.call.prefix}
-            prompts[prompt] = {"prompt": prompt, "prefix": prefix, "text": asked.call.suffix}
-            rows.append({**_row(key, prompt, asked, reply, asker), "price": price_of(reply, self._price)})
+            own = _prompt_rows(asked.call)
+            prompts.update((row["prompt"], row) for row in own)
+            rows.append({**_row(key, own[-1]["prompt"], asked, reply, asker), "price": price_of(reply, self._price)})
         new = [row for key, row in prompts.items() if key not in known]
         self._lake.append("prompts", pa.Table.from_pylist(new, schema=TABLES["prompts"].schema))
         known.update(prompts)
@@ -144,24 +144,38 @@ class Ledger:
 
     def _known_prompts(self, calls: Iterable[Asked]) -> set[str]:
         """Of the prompts of some calls, the ones that the table holds."""
-        wanted = {prompt for asked in calls for prompt in _prompt_keys(asked.call)}
+        wanted = {row["prompt"] for asked in calls for row in _prompt_rows(asked.call)}
         held = self._lake.scan("prompts").filter(pl.col("prompt").is_in(list(wanted))).select("prompt").collect()
         return set(held["prompt"])
 
 
-def _prompt_keys(call: Call) -> tuple[str, str]:
-    """Keys of a call's prefix and of its whole prompt in ``prompts``."""
-    return digest([None, call.prefix]), digest([call.prefix, call.suffix])
+def _prompt_rows(call: Call) -> list[dict[str, Any]]:
+    """Rows of ``prompts``, each following the one before: what was said in a chat, the prefix, the suffix."""
+    chat, rows = list(call.chat or ()), list[dict[str, Any]]()
+    for place, message in enumerate(chat, start=1):
+        before = rows[-1]["prompt"] if rows else None
+        rows.append(_text(digest(["chat", chat[:place]]), before, message.role, message.text))
+    is_chat = call.chat is not None
+    before = rows[-1]["prompt"] if rows else None
+    prefix = digest(["chat", chat, call.prefix] if is_chat else [None, call.prefix])
+    prompt = digest(["chat", chat, call.prefix, call.suffix] if is_chat else [call.prefix, call.suffix])
+    rows.append(_text(prefix, before, "user" if is_chat else None, call.prefix))
+    rows.append(_text(prompt, prefix, None, call.suffix))
+    return rows
+
+
+def _text(prompt: str, prefix: str | None, role: str | None, text: str) -> dict[str, Any]:
+    return {"prompt": prompt, "prefix": prefix, "role": role, "text": text}
 
 
 def _sampling(sampling: Sampling) -> str:
-    return json.dumps({"kind": type(sampling).__name__.lower(), **asdict(sampling)}, sort_keys=True)
+    return json.dumps({"kind": type(sampling).__name__.lower(), **settings_of(sampling)}, sort_keys=True)
 
 
 def _row(key: str, prompt: str, asked: Asked, reply: Reply, asker: Asker) -> dict[str, Any]:
     return {
         **asdict(asker),
-        **{name: value for name, value in asdict(reply).items() if name not in ("text", "logprobs")},
+        **{name: value for name, value in vars(reply).items() if name not in ("text", "logprobs", "likeliest")},
         "key": key,
         "prompt": prompt,
         "draw": asked.call.draw,
@@ -169,16 +183,17 @@ def _row(key: str, prompt: str, asked: Asked, reply: Reply, asker: Asker) -> dic
         "sampling": _sampling(asked.call.sampling),
         "reply": reply.text,
         "logprobs": None if reply.logprobs is None else list(reply.logprobs),
-        "attempts": 1,
+        "likeliest": reply.likeliest and [[each._asdict() for each in place] for place in reply.likeliest],
         "created_at": datetime.now(UTC),
     }
 
 
 def _reply(row: dict[str, Any]) -> Reply:
-    logprobs = row["logprobs"]
+    logprobs, likeliest = row["logprobs"], row["likeliest"]
     return Reply(
         text=row["reply"],
         logprobs=None if logprobs is None else tuple(logprobs),
+        likeliest=None if likeliest is None else tuple(tuple(Likely(**each) for each in place) for place in likeliest),
         **{name: row[name] for name in ("tokens_in", "tokens_cached", "tokens_out", "finish_reason")},
-        **{name: row[name] for name in ("seconds", "error", "is_retryable")},
+        **{name: row[name] for name in ("seconds", "error", "is_retryable", "attempts")},
     )

@@ -4,6 +4,7 @@ The digests enter the recipes of the partitions that have no inputs. Nothing her
 `Origins.verify`, so that an up-to-date run never does.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,16 +32,32 @@ OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "cont
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A resolved model: where it lies, and the digest of its files."""
+    """A resolved model: where it lies, and the digest of its files.
+
+    Of a model that a server runs no files are to be ``found``, and the digest is of its name and of the revision that the study
+    gives.
+    """
 
     reference: str
-    path: Path
+    found: Path | None
     digest: str
 
     @property
     def revision(self) -> str:
-        """The commit of a snapshot from the hub; of other files, the start of their digest."""
-        return self.path.name if self.path.parent.name == "snapshots" else self.digest[:12]
+        """The commit of a snapshot from the hub; of others, the start of their digest."""
+        is_snapshot = self.found is not None and self.found.parent.name == "snapshots"
+        return self.path.name if is_snapshot else self.digest[:12]
+
+    @property
+    def path(self) -> Path:
+        """Where its files lie.
+
+        Raises:
+            InputError: it has none here.
+        """
+        if self.found is None:
+            raise InputError(f"the model {self.reference} runs on a server, and has no files here")
+        return self.found
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,13 @@ class CoderFacts:
 
 
 class Origins:
-    """The outside of one study. ``cache``: a folder for remembered digests and converted models; it can be deleted."""
+    """The outside of one study. ``cache``: a folder for remembered digests and converted models; it can be deleted.
+    ``endpoints``: addresses for each model that a server runs; None where they do not matter.
+    """
 
-    def __init__(self, study: Study, cache: Path) -> None:
+    def __init__(self, study: Study, cache: Path, endpoints: Mapping[str, Sequence[str]] | None = None) -> None:
         self.study = study
+        self._endpoints = endpoints
         self.cache = cache
         self._facts = FileFacts(cache)
 
@@ -79,6 +99,8 @@ class Origins:
     def llm(self, name: str) -> ModelFacts:
         """The files of a model of the study."""
         choice = self.study.llms[name]
+        if choice.is_served:
+            return ModelFacts(choice.model, None, digest(["served", choice.model, choice.revision]))
         return self._model(choice.model, choice.revision)
 
     @cache  # noqa: B019 - one Origins lives as long as a run
@@ -199,6 +221,17 @@ class Origins:
             self._verify_latents(name)
         self._verify_tokens()
         self._verify_samples()
+        self._verify_servers()
+
+    def _verify_servers(self) -> None:
+        for name, addresses in (self._endpoints or {}).items():
+            wrong = [each for each in addresses if not each.startswith(("http://", "https://"))]
+            if wrong or not addresses:
+                said = f"is no address: {wrong[0]}" if wrong else "is not set"
+                raise InputError(
+                    f"llms.{name}: LATENTLAKE_ENDPOINTS (or LATENTLAKE_ENDPOINTS_{name.upper()}) {said}; it says where the "
+                    f"server of {self.study.llms[name].model} is, as in http://localhost:8000/v1"
+                )
 
     def _verify_samples(self) -> None:
         if any("similar" in sample.sources for sample in self.study.samples.values()):

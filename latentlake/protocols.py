@@ -8,8 +8,8 @@ never does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generate:
-    """Complete the prompt. ``temperature`` 0 takes the likeliest token; generation ends at a string of ``stop``."""
+    """Complete the prompt. ``temperature`` 0 takes the likeliest token; generation ends before a string of ``stop``.
+
+    ``choice``: the reply is to be one of these strings; ``schema``: JSON that this JSON schema allows; at most one of the two,
+    and an engine that cannot hold a model to it refuses the call. ``likeliest``: of how many tokens, at each place of the
+    reply, the log-probabilities are kept.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
+    schema: str | None = None
+    likeliest: int = 0
 
 
 @dataclass(frozen=True)
 class Choose:
-    """Log-probabilities of some strings (each its first token) as the next token after the prompt."""
+    """Log-probabilities of some strings (each its first token) as the next token after the prompt.
+
+    A server lists only the likeliest tokens: what is not among them has the log-probability minus infinity.
+    """
 
     choices: tuple[str, ...]
 
@@ -41,26 +52,59 @@ class Score:
 Sampling = Generate | Choose | Score
 
 
+def settings_of(sampling: Sampling) -> dict[str, Any]:
+    """What a sampling says, without what came later and is not set: keys of calls and seeds of draws stay what they were."""
+    later = {"choice": (), "schema": None, "likeliest": 0}
+    return {name: value for name, value in asdict(sampling).items() if name not in later or value != later[name]}
+
+
+class Message(NamedTuple):
+    """Something said in a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a language model: the prompt is ``prefix + suffix``, tokenized apart so that the prefix is shared.
 
-    ``draw`` tells repeated draws of one prompt apart; with everything else it seeds the sampling.
+    ``draw`` tells repeated draws of one prompt apart; with everything else it seeds the sampling. ``chat``: what was said before
+    in a chat in which the prompt is what the user says last; None where it is no chat, but a text to go on with.
     """
 
     prefix: str
     suffix: str
     sampling: Sampling
     draw: int = 0
+    chat: tuple[Message, ...] | None = None
+
+
+class Likely(NamedTuple):
+    """A token that was likely at some place of a reply, and its log-probability in nats."""
+
+    token: str
+    logprob: float
+
+
+# Why a call has no answer. Of the first three another attempt may have one; `Reply.is_retryable` says so of each reply.
+TRANSPORT = "transport"  # no connection, no answer in time, or something that is none
+RATE_LIMIT = "rate_limit"  # the server was asked too much
+SERVER = "server"  # the server failed
+REFUSAL = "refusal"  # the model, or a filter around it, would not answer
+CONTEXT_LENGTH = "context_length"  # the prompt and what may be generated are longer than the model reads
+REQUEST = "request"  # the server takes no such request
+UNPARSED = "unparsed"  # the reply is not of the form that was asked for
 
 
 @dataclass(frozen=True)
 class Reply:
     """What came back of one call.
 
-    ``logprobs``: nats; for `Choose` one a choice, for `Score` one a suffix token, otherwise None. ``finish_reason``:
-    ``stop`` or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable`` then says
-    whether the same call may succeed later.
+    ``logprobs``: nats; for `Choose` one a choice, for `Score` one a suffix token, for `Generate` with ``likeliest`` one a token
+    of the reply, otherwise None. ``likeliest``: at each of these tokens the likeliest ones, in order. ``finish_reason``: ``stop``
+    or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable`` then says whether the same call
+    may succeed later. ``attempts``: how often it was tried.
     """
 
     text: str | None
@@ -72,6 +116,8 @@ class Reply:
     seconds: float
     error: str | None = None
     is_retryable: bool = False
+    likeliest: tuple[tuple[Likely, ...], ...] | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ class Sample(Choices):
 
 
 # Raised by hand whenever an engine would answer otherwise than before: it is part of the key of every call.
-ENGINE_VERSIONS = {"transformers": "1", "sentence_transformers": "1"}
+ENGINE_VERSIONS = {"transformers": "1", "sentence_transformers": "1", "openai": "1", "vllm": "1"}
+COMPLETING = tuple(name for name in ENGINE_VERSIONS if name != "sentence_transformers")
 
 
 class Price(Choices):
@@ -133,14 +134,23 @@ class LLMChoice(Choices):
     """A model that explains, judges or embeds, and its engine: a directory, a GGUF file, ``package://name/file``, or a
     repository id on the Hugging Face hub with its ``revision``.
 
-    ``price``: what its calls cost; changes no result.
+    Engines run it here (``transformers``, ``vllm``; ``sentence_transformers`` embeds), or ask a server for it (``openai``:
+    any that speaks the OpenAI API). Then ``model`` is its name there, and since nobody can look at its weights, ``revision``
+    says when they became others. ``chat``: prompts are not texts to go on with, but what a user says. ``price``: what its
+    calls cost; changes no result.
     """
 
     model: str
     revision: str | None = None
-    engine: Literal["transformers", "sentence_transformers"]
+    engine: Literal["transformers", "vllm", "openai", "sentence_transformers"]
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    chat: bool = False
     price: Price | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it runs elsewhere, and its weights are not to be seen."""
+        return self.engine == "openai"
 
     @property
     def engine_version(self) -> str:
@@ -275,8 +285,12 @@ class Study(Choices):
             if mark.section == "samples":
                 self._check_sample(where, name, mark.split, entry)
             if mark.section == "llms" and (known[name].engine == "sentence_transformers") != mark.is_embedder:
-                wanted = "sentence_transformers, which embeds" if mark.is_embedder else "transformers, which completes"
-                raise ValueError(f"{where} needs a model with the engine {wanted} texts; llms.{name} is none")
+                wanted = (
+                    "sentence_transformers, which embeds"
+                    if mark.is_embedder
+                    else f"{', '.join(COMPLETING)}, which complete"
+                )
+                raise ValueError(f"{where} needs a model with the engine {wanted} texts; llms.{name} has none such")
 
     def _check_sample(self, where: str, name: str, split: str | None, entry: Choices) -> None:
         """What explains does not select or judge; and a sample has as many windows as are asked of it."""

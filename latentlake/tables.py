@@ -21,6 +21,7 @@ TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LON
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
 PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
+LIKELIEST = pa.list_(pa.list_(pa.struct([("token", STRING), ("logprob", DOUBLE)])))
 VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG), ("files", STRING)]))
 
 
@@ -613,6 +614,7 @@ _DECLARED = (
             Column("prompt", STRING, "key of the prompt in `prompts`"),
             Column("reply", STRING, "raw reply", True),
             Column("logprobs", pa.list_(DOUBLE), "log-probabilities kept, nats", True),
+            Column("likeliest", LIKELIEST, "at each token of a reply the likeliest, nats, if asked for", True),
             Column("tokens_in", LONG, "tokens of the prompt"),
             Column("tokens_cached", LONG, "tokens of the prompt that were not computed anew"),
             Column("tokens_out", LONG, "tokens generated"),
@@ -620,7 +622,7 @@ _DECLARED = (
             _ERROR,
             Column("is_retryable", BOOL, "whether a failed call may succeed later"),
             Column("attempts", INT, "attempts made"),
-            Column("seconds", DOUBLE, "share of the batch's time, seconds"),
+            Column("seconds", DOUBLE, "time of the last attempt, of a batch its share, seconds"),
             Column("price", DOUBLE, "price paid, in the currency of the study; null where nothing is charged", True),
             Column("created_at", TIME, "when the reply came"),
             Column("launch", STRING, "launch that made the call: what a budget counts", True),
@@ -630,10 +632,13 @@ _DECLARED = (
     ),
     Table(
         "prompts",
-        "Prompts, each text once: a prompt is its prefix's text followed by its own.",
+        "Prompts, each text once: a prompt is its prefix's text followed by its own; of a chat, its messages.",
         (
             Column("prompt", STRING, "digest of prefix and text"),
             Column("prefix", STRING, "prompt that comes before this text, null where none does", True),
+            Column(
+                "role", STRING, "who says it, where a message of a chat begins here; null where a text goes on", True
+            ),
             Column("text", STRING, "the text"),
         ),
         keys=(),  # as in `calls`

@@ -12,47 +12,55 @@ from latentlake.lake import Lake
 from latentlake.origins import ModelFacts, Origins
 from latentlake.protocols import LLM, Coder, Embedder, Handles, Subject
 from latentlake.study import Study
+from resources.endpoints import endpoints_of, key_of
 
 
 class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """``device``: where models run, as torch names it; ``auto`` spreads the subject over all GPUs, and puts other models on the
-    first. ``batch_tokens``: tokens of a batch. ``cache``: a folder for
-    converted models and remembered digests, which can be deleted.
+    first. ``batch_tokens``: tokens of a batch. ``cache``: a folder for converted models and remembered digests, which can be
+    deleted.
+
+    ``concurrency``: requests under way to one endpoint of a server, at most. ``timeout``: seconds that an answer may take.
     """
 
     device: str = "cpu"
     batch_tokens: int = 4096
     cache: str = ".cache"
+    concurrency: int = 128
+    timeout: float = 600.0
 
     def origins(self, study: Study) -> Origins:
         """The models, checkpoints and corpus files that a study names."""
-        return Origins(study, Path(self.cache))
+        return Origins(study, Path(self.cache), endpoints_of(study))
 
     def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
         """The doors to a study's models; the lake holds the coders that were trained."""
-        return LazyHandles(study, origins, lake, self.device, self.batch_tokens)
+        return LazyHandles(study, origins, lake, self)
 
 
 def models_from_environment() -> ModelsResource:
     """Models on the device that ``LATENTLAKE_DEVICE`` names (the CPU where it is not set), in batches of
-    ``LATENTLAKE_BATCH_TOKENS`` tokens (4,096, which suits a CPU; a large GPU is kept busy by 65,536).
+    ``LATENTLAKE_BATCH_TOKENS`` tokens (4,096, which suits a CPU; a large GPU is kept busy by 65,536). Servers are asked as
+    ``LATENTLAKE_CONCURRENCY`` and ``LATENTLAKE_TIMEOUT`` say.
     """
     return ModelsResource(
         device=os.environ.get("LATENTLAKE_DEVICE", "cpu"),
         batch_tokens=int(os.environ.get("LATENTLAKE_BATCH_TOKENS", "4096")),
         cache=os.environ.get("LATENTLAKE_CACHE", ".cache"),
+        concurrency=int(os.environ.get("LATENTLAKE_CONCURRENCY", "128")),
+        timeout=float(os.environ.get("LATENTLAKE_TIMEOUT", "600")),
     )
 
 
 class LazyHandles:
     """Real models. Engines are imported here, when first needed, so that an up-to-date run never imports torch."""
 
-    def __init__(self, study: Study, origins: Origins, lake: Lake, device: str, batch_tokens: int) -> None:
+    def __init__(self, study: Study, origins: Origins, lake: Lake, settings: ModelsResource) -> None:
         self._study = study
         self._lake = lake
         self._origins = origins
-        self._device = device
-        self._batch_tokens = batch_tokens
+        self._settings = settings
+        self._device, self._batch_tokens = settings.device, settings.batch_tokens
         self._open: dict[str, Any] = {}
 
     def subject(self, is_random: bool = False) -> Subject:
@@ -75,14 +83,22 @@ class LazyHandles:
 
     def llm(self, name: str) -> LLM:
         """A language model of the study."""
-        from latentlake.engines.transformers import TransformersLLM
-
-        choice = self._study.llms[name]
-        path = self._converted(self._origins.llm(name))
         llm: LLM = self._keep(
-            f"llm {name}", lambda: TransformersLLM(path, choice.dtype, self._one_device, self._batch_tokens)
+            f"llm {name}", lambda: self._served(name) if self._study.llms[name].is_served else self._run(name)
         )
         return llm
+
+    def _served(self, name: str) -> LLM:
+        from latentlake.engines.openai import OpenAILLM, Traffic
+
+        traffic = Traffic(concurrency=self._settings.concurrency, timeout=self._settings.timeout)
+        return OpenAILLM(self._study.llms[name].model, endpoints_of(self._study)[name], key_of(name), traffic)
+
+    def _run(self, name: str) -> LLM:
+        from latentlake.engines.transformers import TransformersLLM
+
+        path = self._converted(self._origins.llm(name))
+        return TransformersLLM(path, self._study.llms[name].dtype, self._one_device, self._batch_tokens)
 
     def embedder(self, name: str) -> Embedder:
         """An embedder of the study."""

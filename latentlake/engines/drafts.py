@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from latentlake.engines.seeds import seed_of
 from latentlake.protocols import Call, Generate
 
 Decode = Callable[[list[int]], str]
 
 
 def generator(call: Call) -> torch.Generator:
-    """A source of randomness seeded by the call alone, so that a draw does not depend on its company in a batch."""
-    identity = json.dumps([call.prefix, call.suffix, asdict(call.sampling), call.draw], sort_keys=True)
-    seed = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
-    return torch.Generator().manual_seed(seed >> 1)
+    """A source of randomness for a call's draw."""
+    return torch.Generator().manual_seed(seed_of(call))
 
 
 def draw(logits: Tensor, sampling: Generate, generators: Sequence[torch.Generator]) -> Tensor:

@@ -1,0 +1,346 @@
+"""The engine that asks servers, against a real one on loopback: what it sends, and what comes of every fault."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentlake.engines.openai import OpenAILLM, Traffic
+from latentlake.errors import EngineError
+from latentlake.lake import Lake
+from latentlake.ledger import Asker, Ledger
+from latentlake.protocols import Asked, Call, Choose, Generate, Likely, Message, Reply, Score
+from tests.servers import (
+    MODEL,
+    Canned,
+    Fault,
+    changed,
+    closed,
+    half,
+    page,
+    said,
+    serving,
+    slow,
+    status,
+    truncated,
+)
+
+QUICK = Traffic(concurrency=4, timeout=0.5, attempts=3, patience=0.02)
+SECRET = "sk-not-to-be-seen-0123456789"
+PLAIN = Generate(8, stop=("\n",))
+
+
+@pytest.fixture
+def server() -> Iterator[Canned]:
+    with serving() as found:
+        yield found
+
+
+def calls(n: int, sampling: Any = PLAIN) -> list[Call]:
+    return [Call(f"shared {number % 3}\n", f"own {number}", sampling) for number in range(n)]
+
+
+def answers(llm: OpenAILLM, asked: Sequence[Call]) -> list[Reply]:
+    pairs = [pair for batch in llm.run(asked) for pair in batch]
+    assert sorted(index for index, _ in pairs) == list(range(len(asked)))
+    return [reply for _, reply in sorted(pairs, key=lambda pair: pair[0])]
+
+
+def llm_of(*servers: Canned, key: str | None = None, traffic: Traffic = QUICK) -> OpenAILLM:
+    return OpenAILLM(MODEL, [each.url for each in servers], key, traffic)
+
+
+# What is sent, and what comes back
+
+
+def test_a_completion_is_asked_for_as_the_call_says(server: Canned) -> None:
+    (reply,) = answers(llm_of(server), [Call("a ", "b", Generate(8, 0.7, 0.9, ("\n", "Q:")), draw=1)])
+    (asked,) = server.asked
+    assert {**asked, "seed": None} == {
+        "model": MODEL, "prompt": "a b", "max_tokens": 8, "temperature": 0.7, "top_p": 0.9, "stop": ["\n", "Q:"], "seed": None,
+    }  # fmt: skip
+    assert (reply.tokens_in, reply.tokens_cached, reply.tokens_out) == (2, 2, 1)
+    assert (reply.finish_reason, reply.error, reply.attempts) == ("stop", None, 1)
+    assert reply.seconds > 0
+
+
+def test_draws_have_seeds_of_their_own_and_always_the_same(server: Canned) -> None:
+    drawn = [Call("a", "b", Generate(8, 0.7), draw) for draw in range(3)]
+    first, second = (answers(llm_of(server), drawn) for _ in range(2))
+    assert [each.text for each in first] == [each.text for each in second]
+    assert len({each.text for each in first}) == 3
+
+
+def test_a_chat_ends_with_what_the_prompt_says(server: Canned) -> None:
+    chat = (Message("system", "You name things."), Message("user", "oak, elm"), Message("assistant", "trees"))
+    answers(llm_of(server), [Call("cod, ", "eel", PLAIN, chat=chat), Call("a", "b", PLAIN, chat=())])
+    first, second = sorted((each["messages"] for each in server.asked), key=len, reverse=True)
+    assert first == [
+        {"role": "system", "content": "You name things."},
+        {"role": "user", "content": "oak, elm"},
+        {"role": "assistant", "content": "trees"},
+        {"role": "user", "content": "cod, eel"},
+    ]
+    assert second == [{"role": "user", "content": "ab"}]
+
+
+def test_choices_have_the_log_probabilities_that_are_listed(server: Canned) -> None:
+    choices = Choose((" yes", " no", " perhaps"))
+    plain, chat = answers(llm_of(server), [Call("a", "b", choices), Call("a", "b", choices, chat=())])
+    for reply in (plain, chat):
+        assert reply.logprobs is not None
+        yes, no, perhaps = reply.logprobs
+        assert -4 <= yes <= 0
+        assert (no, perhaps) == (-0.5, float("-inf"))
+
+
+def test_a_text_is_scored_from_its_first_token_behind_the_prefix(server: Canned) -> None:
+    call = Call("12345678", "abcdefghij", Score())
+    (reply,) = answers(llm_of(server), [call])
+    assert reply.logprobs is not None
+    assert len(reply.logprobs) == 3  # abcd efgh ij
+    assert server.asked[0]["echo"] is True
+
+
+def test_a_chat_is_not_scored(server: Canned) -> None:
+    with pytest.raises(EngineError, match="cannot be scored"):
+        answers(llm_of(server), [Call("a", "b", Score(), chat=())])
+
+
+def test_likeliest_tokens_are_kept(server: Canned) -> None:
+    for chat in (None, ()):
+        (reply,) = answers(llm_of(server), [Call("a", "b", Generate(4, likeliest=2), chat=chat)])
+        assert reply.logprobs is not None
+        assert reply.likeliest is not None
+        ((first, second),) = reply.likeliest
+        assert isinstance(first, Likely)
+        assert first.logprob >= second.logprob
+        assert {first.token.strip(), second.token.strip()} == {"yes", "no"}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "found", "error"),
+    [
+        (Generate(4, choice=("yes", "no")), '"yes"', "yes", None),
+        (Generate(4, choice=("yes", "no")), " no\n", "no", None),
+        (Generate(4, choice=("yes", "no")), "perhaps", "perhaps", "unparsed"),
+        (Generate(4, schema='{"type": "array"}'), "[1, 0]", "[1, 0]", None),
+        (Generate(4, schema='{"type": "array"}'), "[1, 0", "[1, 0", "unparsed"),
+    ],
+)
+def test_a_form_is_asked_for_and_looked_for(
+    server: Canned, sampling: Generate, text: str, found: str, error: str | None
+) -> None:
+    server.faults = lambda number, body: said(text=text)
+    (reply,) = answers(llm_of(server), [Call("a", "b", sampling)])
+    assert (reply.text, reply.error, reply.is_retryable) == (found, error, False)
+    schema = server.asked[0]["response_format"]["json_schema"]["schema"]
+    assert schema == ({"type": "string", "enum": ["yes", "no"]} if sampling.choice else {"type": "array"})
+
+
+def test_calls_that_share_a_prefix_are_sent_one_after_the_other(server: Canned) -> None:
+    answers(llm_of(server, traffic=replace(QUICK, concurrency=1)), calls(12))
+    prefixes = [each["prompt"].split("\n")[0] for each in server.asked]
+    assert prefixes == sorted(prefixes)
+
+
+# Faults
+
+LATER = ("retryable", 3)
+FAULTS: dict[str, tuple[Fault, str, bool, int]] = {
+    # what the server does, class of the failure, whether it may succeed later, attempts
+    "no answer in time": (slow(1.0), "transport", True, 3),
+    "connection closed": (closed, "transport", True, 3),
+    "half of an answer": (half, "transport", True, 3),
+    "truncated JSON": (truncated, "server", True, 3),
+    "a page of HTML": (page, "server", True, 3),
+    "500": (status(500), "server", True, 3),
+    "503": (status(503, Retry_After="0"), "server", True, 3),
+    "429": (status(429), "rate_limit", True, 3),
+    "no choices": (changed(choices=[]), "server", True, 3),
+    "not even a list": (changed(choices=None), "server", True, 3),
+    "400": (status(400, "unknown parameter"), "request", True, 1),
+    "too long": (status(400, "This model's maximum context length is 9 tokens"), "context_length", False, 1),
+    "filtered": (status(400, "blocked by content management policy"), "refusal", False, 1),
+    "refused": (said(finish_reason="content_filter"), "refusal", False, 1),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_stays_is_stored_and_what_may_succeed_is_asked_again(
+    server: Canned, tmp_path: Path, name: str
+) -> None:
+    fault, error, is_retryable, attempts = FAULTS[name]
+    server.faults = lambda number, body: fault if body["prompt"].endswith("own 1") else None
+    ledger, asker = Ledger(Lake(str(tmp_path), "tiny")), Asker("judge", "rev", "openai", "scores", "one")
+    asked = [Asked(0, call) for call in calls(3)]
+
+    def ask() -> list[Reply]:
+        found = ledger.ask(lambda: llm_of(server), asker, asked, lambda *_: None)
+        return [each.reply for each in found]
+
+    good, bad, other = ask()
+    assert (good.error, other.error) == (None, None)
+    assert (bad.text, bad.error, bad.is_retryable, bad.attempts) == (None, error, is_retryable, attempts)
+    assert len(server.asked) == 2 + attempts
+    server.faults = lambda number, body: None
+    _, again, _ = ask()
+    assert again.error == (None if is_retryable else error)
+    assert len(server.asked) == 2 + attempts + is_retryable
+
+
+@pytest.mark.parametrize("name", [name for name, each in FAULTS.items() if each[3] > 1])
+def test_a_fault_that_passes_is_overcome(server: Canned, name: str) -> None:
+    fault = FAULTS[name][0]
+    server.faults = lambda number, body: fault if number == 0 else None
+    (reply,) = answers(llm_of(server), calls(1))
+    assert (reply.error, reply.attempts) == (None, 2)
+    assert reply.text
+
+
+def test_the_pause_is_the_one_that_the_server_asks_for(server: Canned) -> None:
+    server.faults = lambda number, body: status(429, Retry_After="0.6") if number == 0 else None
+    began = time.monotonic()
+    (reply,) = answers(llm_of(server), calls(1))
+    assert reply.attempts == 2
+    assert time.monotonic() - began >= 0.6
+
+
+def test_fewer_are_under_way_where_the_server_bears_no_more(server: Canned) -> None:
+    bears = 3
+    server.pause = 0.02
+    server.faults = lambda number, body: status(429) if server.active > bears else None
+    found = answers(llm_of(server, traffic=Traffic(concurrency=64, attempts=50, patience=0.05)), calls(150))
+    assert [each.error for each in found] == [None] * 150
+    assert server.most < 64
+    assert len(server.asked) < 300
+
+
+@pytest.mark.parametrize(
+    ("fault", "said_of"),
+    [
+        (changed(model="another/model"), "answers as 'another/model'"),
+        (status(404, "no such model"), "has no model"),
+        (status(429, "insufficient_quota"), "quota is used up"),
+    ],
+)
+def test_what_is_wrong_with_every_call_ends_the_run_and_nothing_is_stored(
+    server: Canned, tmp_path: Path, fault: Fault, said_of: str
+) -> None:
+    server.faults = lambda number, body: fault
+    lake = Lake(str(tmp_path), "tiny")
+    asked = [Asked(0, call) for call in calls(50)]
+    with pytest.raises(EngineError, match=said_of):
+        Ledger(lake).ask(
+            lambda: llm_of(server), Asker("judge", "rev", "openai", "scores", "one"), asked, lambda *_: None
+        )
+    assert lake.scan("calls").collect().is_empty()
+    assert len(server.asked) < 50
+
+
+def test_a_name_with_a_maker_or_a_date_is_the_same_model(server: Canned) -> None:
+    server.faults = lambda number, body: changed(model="canned-2026-01-01")
+    assert answers(llm_of(server), calls(1))[0].error is None
+
+
+def test_a_server_that_fails_at_everything_is_left_alone(server: Canned) -> None:
+    server.faults = lambda number, body: status(500, "out of memory")
+    with pytest.raises(EngineError, match=r"came to nothing \(server: 500: .*out of memory.*what was answered is kept"):
+        answers(llm_of(server, traffic=replace(QUICK, attempts=1)), calls(500))
+    assert len(server.asked) < 60
+
+
+def test_a_server_that_is_down_is_found_out_before_any_call() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(EngineError, match=r"no endpoint .* can be used: .*LATENTLAKE_ENDPOINTS"):
+        answers(OpenAILLM(MODEL, [url], traffic=QUICK), calls(3))
+
+
+def test_a_model_that_the_server_has_not_is_found_out_before_any_call(server: Canned) -> None:
+    server.models = ["tests/cannot"]
+    with pytest.raises(EngineError, match=r"has no model 'tests/canned' \(did you mean 'tests/cannot'"):
+        answers(llm_of(server), calls(3))
+    assert server.asked == []
+
+
+def test_several_endpoints_share_the_work_and_one_that_is_down_is_left_out() -> None:
+    with serving() as one, serving() as other:
+        one.pause = other.pause = 0.01
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            down = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        found = answers(OpenAILLM(MODEL, [one.url, down, other.url], traffic=QUICK), calls(60))
+        assert [each.error for each in found] == [None] * 60
+        assert len(one.asked) + len(other.asked) == 60
+        assert min(len(one.asked), len(other.asked)) > 10
+
+
+def test_an_endpoint_that_goes_down_is_made_up_for_by_the_others() -> None:
+    with serving() as one, serving() as other:
+        one.faults = lambda number, body: closed if number > 5 else None
+        found = answers(llm_of(one, other, traffic=replace(QUICK, attempts=20)), calls(60))
+        assert [each.error for each in found] == [None] * 60
+
+
+# Keys
+
+
+def test_a_wrong_key_ends_the_run_and_is_nowhere_to_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    refusal = pytest.raises(EngineError, match=r"does not accept the key \(401\)")
+    with serving(key="the right one") as server, refusal as refused:
+        answers(llm_of(server, key=SECRET), calls(3))
+    assert SECRET not in str(refused.value)
+    assert "[key]" in str(refused.value)
+    assert SECRET not in caplog.text
+
+
+def test_a_right_key_is_taken_and_is_in_no_table(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "tiny")
+    with serving(key=SECRET) as server:
+        server.faults = lambda number, body: status(400, f"for {SECRET} no") if number == 0 else None
+        Ledger(lake).ask(
+            lambda: llm_of(server, key=SECRET),
+            Asker("judge", "rev", "openai", "scores", "one"),
+            [Asked(0, call) for call in calls(3)],
+            lambda *_: None,
+        )
+    assert SECRET not in str(lake.scan("calls").collect().to_dicts()) + str(lake.scan("prompts").collect().to_dicts())
+
+
+# Stopping
+
+
+def test_what_came_before_a_failure_is_given(server: Canned) -> None:
+    server.faults = lambda number, body: changed(model="other") if number == 20 else None
+    found: list[int] = []
+    with pytest.raises(EngineError, match="answers as"):
+        for batch in llm_of(server).run(calls(200)):
+            found += [index for index, _ in batch]
+    assert 10 <= len(found) < 40
+
+
+def test_whoever_stops_taking_answers_stops_the_asking(server: Canned) -> None:
+    server.pause = 0.02
+    before = threading.active_count()
+    for _ in llm_of(server).run(calls(500)):
+        break
+    time.sleep(0.2)
+    assert len(server.asked) < 30
+    assert not [each for each in threading.enumerate() if each.name == "engine"]
+    assert before > 0
+
+
+def test_asking_nothing_asks_nothing(server: Canned) -> None:
+    assert list(llm_of(server).run([])) == []
+    assert server.asked == []
