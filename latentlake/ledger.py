@@ -21,6 +21,11 @@ from latentlake.protocols import LLM, Answer, Asked, Call, Likely, Reply, Sampli
 from latentlake.study import Budget, Price
 from latentlake.tables import TABLES
 
+_REPLY = [
+    "key", "reply", "logprobs", "likeliest", "tokens_in", "tokens_cached", "tokens_out", "finish_reason", "seconds", "error",
+    "is_retryable", "attempts", "created_at",
+]  # fmt: skip
+
 # A flush costs two commits, some 50 ms; what a kill can lose is what arrived since the last one.
 _FLUSH_CALLS, _FLUSH_SECONDS = 64, 5.0
 
@@ -73,7 +78,7 @@ class Ledger:
         """
         keys = [call_key(asker.revision, each.call) for each in asked]
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        replies = self._remembered(list(first))
+        replies = self.replies(list(first))
         missing = [key for key in sorted(first, key=first.__getitem__) if key not in replies]
         report(0, len(first) - len(missing), 1 - len(missing) / max(1, len(first)))
         if missing:
@@ -87,8 +92,8 @@ class Ledger:
     def missing(self, revision: str, asked: Sequence[Asked]) -> list[Asked]:
         """The calls, each once, that the ledger does not hold and `ask` would make."""
         calls = {call_key(revision, each.call): each for each in asked}
-        replies = self._remembered(list(calls))
-        return [each for key, each in calls.items() if key not in replies]
+        held = self.held(list(calls))
+        return [each for key, each in calls.items() if key not in held]
 
     def _within_budget(
         self, load: Callable[[], LLM], asker: Asker, calls: dict[str, Asked]
@@ -115,18 +120,17 @@ class Ledger:
         if waiting:
             yield waiting
 
-    def _remembered(self, keys: list[str]) -> dict[str, Reply]:
-        """Replies in the ledger; failures that may succeed later do not count."""
+    def held(self, keys: Sequence[str]) -> set[str]:
+        """Keys of calls that the ledger can answer; no reply is read."""
         wanted = pl.LazyFrame({"key": keys}, schema={"key": pl.String})
-        rows = (
-            self._lake.scan("calls")
-            .join(wanted, on="key", how="semi")
-            .filter(~pl.col("is_retryable"))
-            .sort("created_at")
-            .unique("key", keep="first")
-            .collect()
-        )
-        return {row["key"]: _reply(row) for row in rows.iter_rows(named=True)}
+        answered = self._lake.scan("calls").filter(~pl.col("is_retryable")).select("key")
+        return set(answered.join(wanted, on="key", how="semi").collect(engine="streaming")["key"])
+
+    def replies(self, keys: Sequence[str]) -> dict[str, Reply]:
+        """Replies that the ledger holds, by the keys of their calls; failures that may succeed later do not count."""
+        rows = self._lake.find("calls", "key", keys).filter(~pl.col("is_retryable")).select(_REPLY)
+        found = rows.collect(engine="streaming").sort("created_at").unique("key", keep="first")
+        return {row["key"]: _reply(row) for row in found.iter_rows(named=True)}
 
     def _write(self, asker: Asker, calls: dict[str, Asked], replies: dict[str, Reply], known: set[str]) -> None:
         """Prompts first: a call in the ledger always has its prompt. ``known``: prompts that are written already."""
@@ -145,8 +149,7 @@ class Ledger:
     def _known_prompts(self, calls: Iterable[Asked]) -> set[str]:
         """Of the prompts of some calls, the ones that the table holds."""
         wanted = {row["prompt"] for asked in calls for row in _prompt_rows(asked.call)}
-        held = self._lake.scan("prompts").filter(pl.col("prompt").is_in(list(wanted))).select("prompt").collect()
-        return set(held["prompt"])
+        return set(self._lake.find("prompts", "prompt", sorted(wanted)).select("prompt").collect()["prompt"])
 
 
 def _prompt_rows(call: Call) -> list[dict[str, Any]]:

@@ -222,15 +222,24 @@ def _with_calls(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     # Filters, where a semi join says the same: they reach the files, past what the view does to repeated keys.
     keys = rows["call"].drop_nulls().unique().to_list()
     calls = view.calls.filter(pl.col("key").is_in(keys)).select("prompt", *_CALL, *_COST).collect()
-    own = _texts(view, calls["prompt"])
-    whole = own.join(_texts(view, own["prefix"]), left_on="prefix", right_on="prompt", how="left", suffix="_before")
-    prompts = whole.select("prompt", prompt_text=pl.col("text_before").fill_null("") + pl.col("text"))
-    asked = calls.join(prompts, on="prompt", how="left").drop("prompt")
+    asked = calls.join(_prompts(view, calls["prompt"]), on="prompt", how="left").drop("prompt")
     return rows.join(asked, left_on="call", right_on="key", how="left", maintain_order="left")
 
 
-def _texts(view: View, keys: pl.Series) -> pl.DataFrame:
-    return view.prompts.filter(pl.col("prompt").is_in(keys.drop_nulls().unique().to_list())).collect()
+def _prompts(view: View, keys: pl.Series) -> pl.DataFrame:
+    """Whole prompts, from what comes first in each; of a chat every message begins with who says it, in a line of its own."""
+    line = pl.when(pl.col("prefix").is_null()).then(pl.lit("")).otherwise(pl.lit("\n"))
+    said = pl.concat_str(line, pl.lit("["), "role", pl.lit("]\n"))  # null where a text goes on
+    part = said.fill_null("") + pl.col("text")
+    whole = keys.unique().to_frame("prompt").with_columns(before="prompt", prompt_text=pl.lit(""))
+    while whole["before"].count():
+        wanted = whole["before"].drop_nulls().unique().to_list()
+        found = view.prompts.filter(pl.col("prompt").is_in(wanted)).select("prompt", "prefix", part=part).collect()
+        joined = whole.join(found, left_on="before", right_on="prompt", how="left")
+        whole = joined.select(
+            "prompt", before="prefix", prompt_text=pl.col("part").fill_null("") + pl.col("prompt_text")
+        )
+    return whole.drop("before")
 
 
 def _versions(view: View, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:

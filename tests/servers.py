@@ -27,7 +27,7 @@ def answer(path: str, body: dict[str, Any], model: str = MODEL) -> dict[str, Any
             tops = [{"token": "yes", "logprob": number}, {"token": "no", "logprob": -0.5}]
             choice["logprobs"] = {"content": [{"token": "yes", "logprob": number, "top_logprobs": tops}]}
     else:
-        choice["text"] = text
+        choice["text"] = asked + text if body.get("echo") else text
         if body.get("logprobs"):
             choice["logprobs"] = _logprobs(asked if body.get("echo") else " yes", number)
     return {"id": "x", "object": "completion", "model": model, "choices": [choice], "usage": usage}

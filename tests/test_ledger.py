@@ -14,7 +14,8 @@ from latentlake import ledger as module
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger, call_key
-from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Reply, Sampling, Score
+from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Likely, Message, Reply, Sampling, Score
+from latentlake.trace import _with_calls
 from latentlake.view import View
 
 ASKER = Asker("judge", "rev1", "transformers", "scores/default/detection", "one")
@@ -142,6 +143,8 @@ REPLIES = {
     "no tokens": Reply(None, (), 0, 0, 0, None, 0.0),
     "exact": Reply("x", (0.1 + 0.2, 1e-300, -123456.789), 2**40, 1, 1, "stop", 1 / 3),
     "refused": NEVER,
+    "likeliest": Reply("x", (-0.5,), 7, 0, 1, "stop", 0.0, likeliest=((Likely(" x", -0.5), Likely("\n", -3.0)),)),
+    "tried often": Reply("x", None, 7, 0, 1, "stop", 0.0, attempts=5),
 }
 
 
@@ -207,6 +210,25 @@ def test_prompts_are_kept_once_and_give_back_prefix_and_suffix(lake: Lake) -> No
     assert found == {call_key("rev1", each.call): each.call.prefix + each.call.suffix for each in everything}
 
 
+def test_of_a_chat_every_message_is_kept_once_and_a_trace_gives_it_back(lake: Lake) -> None:
+    said = (Message("system", "Be brief."), Message("user", "oak, elm"), Message("assistant", "trees"))
+    chats = [Asked(n, Call("In common: ", f"own {n}", SAMPLINGS[0], chat=said)) for n in range(3)]
+    bare = Asked(3, Call("In common: ", "own 0", SAMPLINGS[0], chat=()))
+    plain = Asked(4, Call("In common: ", "own 0", SAMPLINGS[0]))
+    ask(lake, FakeLLM(), [*chats, bare, plain])
+    prompts = lake.scan("prompts").collect()
+    assert prompts["prompt"].is_unique().all()
+    assert prompts.height == 3 + 1 + 3 + 2 + 2
+    keys = pl.DataFrame({"call": [call_key("rev1", each.call) for each in (chats[1], bare, plain)]})
+    assert keys["call"].is_unique().all()
+    texts = _with_calls(View(lake), keys)["prompt_text"].to_list()
+    assert texts == [
+        "[system]\nBe brief.\n[user]\noak, elm\n[assistant]\ntrees\n[user]\nIn common: own 1",
+        "[user]\nIn common: own 0",
+        "In common: own 0",
+    ]
+
+
 def test_a_call_says_who_asked_and_for_what(lake: Lake) -> None:
     ask(lake, FakeLLM(), [Asked(17, Call("p", "s", SAMPLINGS[1], draw=2))])
     row = lake.scan("calls").collect().row(0, named=True)
@@ -229,6 +251,12 @@ def test_the_key_changes_with_everything_that_could_change_the_reply() -> None:
         replace(call, sampling=Generate(8, 0.6, stop=("\n",))),
         replace(call, sampling=Generate(8, 0.7, top_p=0.9, stop=("\n",))),
         replace(call, sampling=Generate(8, 0.7, stop=())),
+        replace(call, sampling=Generate(8, 0.7, stop=("\n",), choice=("a", "b"))),
+        replace(call, sampling=Generate(8, 0.7, stop=("\n",), schema="{}")),
+        replace(call, sampling=Generate(8, 0.7, stop=("\n",), likeliest=2)),
+        replace(call, chat=()),
+        replace(call, chat=(Message("system", "ab"),)),
+        replace(call, chat=(Message("user", "ab"),)),
     ]
     keys = [call_key("rev1", each) for each in (call, *others)] + [call_key("rev2", call)]
     assert len(set(keys)) == len(keys)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentlake.engines.seeds import seed_of
-from latentlake.protocols import Call, Generate
+from latentlake.protocols import Call, Generate, Likely
 
 Decode = Callable[[list[int]], str]
 
@@ -48,20 +48,73 @@ def _nucleus(weights: Tensor, top_p: float) -> Tensor:
     return weights.where(weights >= least, 0.0)
 
 
+@dataclass(frozen=True)
+class Form:
+    """The strings of which a completion is to be one, as tokens; ``ends``: tokens that end it."""
+
+    choices: Sequence[Sequence[int]]
+    ends: Collection[int]
+
+    def next(self, tokens: Sequence[int]) -> set[int]:
+        """Tokens that may follow some tokens."""
+        begun = [each for each in self.choices if list(each[: len(tokens)]) == list(tokens)]
+        following = {each[len(tokens)] for each in begun if len(each) > len(tokens)}
+        is_whole = any(len(each) == len(tokens) for each in begun)
+        return following | set(self.ends) if is_whole and following else following
+
+    def is_ended(self, tokens: Sequence[int]) -> bool:
+        """Whether nothing may follow."""
+        return not self.next(tokens)
+
+
+def allowed(logits: Tensor, drafts: Sequence[Draft]) -> Tensor:
+    """Logits [rows, vocabulary] with those tokens left out that a draft's form does not allow next."""
+    rows = [(row, draft.form.next(draft.tokens)) for row, draft in enumerate(drafts) if draft.form and not draft.finish]
+    if not rows:
+        return logits
+    kept = torch.full_like(logits, -torch.inf)
+    for row, tokens in rows:
+        own = sorted(tokens)
+        kept[row, own] = logits[row, own]
+    ended = [row for row, draft in enumerate(drafts) if draft.finish]
+    kept[ended] = logits[ended]
+    return kept
+
+
+Places = list[tuple[float, list[tuple[int, float]]]]
+
+
+def likeliest(logits: Tensor, tokens: Tensor, number: int) -> Places:
+    """For each row of logits the log-probability of its token, and the likeliest tokens with theirs, in nats."""
+    logprobs = logits.float().log_softmax(-1)
+    own = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+    values, tops = logprobs.topk(number)
+    pairs = [list(zip(*row, strict=True)) for row in zip(tops.tolist(), values.tolist(), strict=True)]
+    return list(zip(own, pairs, strict=True))
+
+
 @dataclass
 class Draft:
-    """One completion as it grows, ended by a token of ``ends``, a string of ``sampling.stop`` or its length."""
+    """One completion as it grows, ended by a token of ``ends``, a string of ``sampling.stop``, its form or its length.
+
+    ``places``: log-probabilities at each token that was added, as `likeliest` gives them.
+    """
 
     sampling: Generate
     ends: Collection[int]
     decode: Decode
+    form: Form | None = None
     tokens: list[int] = field(default_factory=list)
     finish: str | None = None
+    places: Places = field(default_factory=list)
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, place: tuple[float, list[tuple[int, float]]] | None = None) -> None:
         """Take the next token, and note where it ends the completion."""
         self.tokens.append(token)
-        if token in self.ends or self._stop_at(self._decoded()) is not None:
+        if place is not None:
+            self.places.append(place)
+        is_formed = self.form is not None and self.form.is_ended(self.tokens)
+        if is_formed or token in self.ends or self._stop_at(self._decoded()) is not None:
             self.finish = "stop"
         elif len(self.tokens) >= self.sampling.max_tokens:
             self.finish = "length"
@@ -72,8 +125,26 @@ class Draft:
         text = self._decoded()
         return text[: self._stop_at(text)]
 
+    @property
+    def logprobs(self) -> tuple[float, ...] | None:
+        """Log-probability of each token, in nats."""
+        return tuple(_rounded(own) for own, _ in self.places) if self.sampling.likeliest else None
+
+    @property
+    def likeliest(self) -> tuple[tuple[Likely, ...], ...] | None:
+        """The likeliest tokens at the place of each."""
+        if not self.sampling.likeliest:
+            return None
+        return tuple(
+            tuple(Likely(self.decode([token]), _rounded(value)) for token, value in tops) for _, tops in self.places
+        )
+
     def _decoded(self) -> str:
         return self.decode([token for token in self.tokens if token not in self.ends])
 
     def _stop_at(self, text: str) -> int | None:
         return min((text.index(stop) for stop in self.sampling.stop if stop in text), default=None)
+
+
+def _rounded(logprob: float) -> float:
+    return float(f"{logprob:.6g}")

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from latentlake.engines.background import Taker, taken
 from latentlake.engines.lanes import Lane, Lanes
-from latentlake.engines.wire import MalformedError, Request, reply_of, request_of
+from latentlake.engines.wire import MalformedError, Request, UnableError, reply_of, request_of
 from latentlake.errors import EngineError, nearest
 from latentlake.protocols import CONTEXT_LENGTH, RATE_LIMIT, REFUSAL, REQUEST, SERVER, TRANSPORT, Call, Reply
 
@@ -161,8 +161,8 @@ class OpenAILLM:
         """The reply to a call, after as many attempts as it takes."""
         try:
             request = request_of(self._model, call)
-        except ValueError as error:
-            raise EngineError(f"{error}; name an engine that does (`vllm`, `transformers`)") from error
+        except UnableError as error:
+            raise EngineError(f"{error}; name an engine that does it (`vllm`, `transformers`)") from error
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(_Again),
             stop=stop_after_attempt(self._traffic.attempts),
@@ -196,6 +196,10 @@ class OpenAILLM:
             response = _parsed(text)
             self._require_model(lane, response)
             reply = reply_of(call, response, time.monotonic() - sent, number)
+        except UnableError as error:
+            raise EngineError(
+                f"{lane.url} cannot do what is asked of {self._model}: {error}; name another server, or another engine"
+            ) from error
         except MalformedError as error:
             raise _Again(SERVER, f"no answer that the API knows: {self._scrubbed(str(error))}") from None
         except openai.APITimeoutError:

@@ -15,11 +15,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from latentlake.engines.batches import cut
-from latentlake.engines.drafts import Draft, draw, generator
-from latentlake.engines.loading import load_model, load_tokenizer
+from latentlake.engines.drafts import Draft, Form, allowed, draw, generator, likeliest
+from latentlake.engines.loading import load_model
+from latentlake.engines.prompts import Prompts
 from latentlake.engines.reading import Fed, Reader
 from latentlake.errors import InputError
-from latentlake.protocols import Call, Choose, Generate, Reply, Sampling, Score
+from latentlake.protocols import CONTEXT_LENGTH, Call, Choose, Generate, Reply, Sampling, Score
 
 logger = logging.getLogger("latentlake.engines")
 
@@ -60,8 +61,8 @@ class TransformersLLM:
         self._batch_tokens = batch_tokens
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._path)
+    def _prompts(self) -> Prompts:
+        return Prompts(self._path)
 
     @cached_property
     def _model(self) -> Any:
@@ -74,9 +75,9 @@ class TransformersLLM:
 
     def run(self, calls: Sequence[Call]) -> Iterator[list[tuple[int, Reply]]]:
         """Answer every call once; see `latentlake.protocols.LLM.run`."""
-        groups: dict[tuple[str, Sampling], list[int]] = {}
+        groups: dict[tuple[object, str, Sampling], list[int]] = {}
         for index, call in enumerate(calls):
-            groups.setdefault((call.prefix, call.sampling), []).append(index)
+            groups.setdefault((call.chat, call.prefix, call.sampling), []).append(index)
         answered = 0
         try:
             for members in groups.values():
@@ -88,9 +89,9 @@ class TransformersLLM:
 
     def _answer_group(self, calls: Sequence[Call], members: list[int]) -> Iterator[list[tuple[int, Reply]]]:
         """Batches of calls that have their prefix and their sampling in common; what cannot be answered comes first."""
-        first = calls[members[0]]
-        prefix, sampling = self._prefix(first.prefix), first.sampling
-        prompts = self._prompts(calls, members)
+        sampling = calls[members[0]].sampling
+        _require_able(sampling)
+        prefix, prompts = self._group(calls, members)
         room = self._most_tokens - len(prefix) - _completion(sampling)
         if too_long := [prompt for prompt in prompts if len(prompt.suffix) > room]:
             yield [(index, _too_long(prefix, prompt)) for prompt in too_long for index in prompt.members]
@@ -102,28 +103,13 @@ class TransformersLLM:
             logger.debug("%s: %d calls in %.2f s", type(sampling).__name__, len(replies), seconds)
             yield [(index, Reply(**reply, seconds=seconds / len(replies))) for index, reply in replies]
 
-    def _prompts(self, calls: Sequence[Call], members: list[int]) -> list[_Prompt]:
+    def _group(self, calls: Sequence[Call], members: list[int]) -> tuple[list[int], list[_Prompt]]:
+        """The prefix that some calls share, and each of their suffixes once."""
         by_suffix: dict[str, list[int]] = {}
         for index in members:
             by_suffix.setdefault(calls[index].suffix, []).append(index)
-        tokens = self._encode(list(by_suffix))
-        return [_Prompt(suffix, members) for suffix, members in zip(tokens, by_suffix.values(), strict=True)]
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        tokens: list[list[int]] = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return tokens
-
-    def _prefix(self, text: str) -> list[int]:
-        """Tokens of a prefix, at least one: the opening token is put before it where there is no other, or where the
-        tokenizer itself would put it."""
-        tokens = self._encode([text])[0]
-        opening = self._tokenizer.bos_token_id
-        is_usual = self._tokenizer("")["input_ids"][:1] == [opening]
-        if opening is not None and (not tokens or is_usual) and tokens[:1] != [opening]:
-            tokens = [opening, *tokens]
-        if not tokens:
-            raise InputError(f"Model {self._path}: an empty prefix needs a BOS token, and its tokenizer has none.")
-        return tokens
+        fed = self._prompts.of([calls[own[0]] for own in by_suffix.values()])
+        return fed[0].prefix, [_Prompt(each.suffix, own) for each, own in zip(fed, by_suffix.values(), strict=True)]
 
     @cached_property
     def _most_tokens(self) -> int:
@@ -134,7 +120,7 @@ class TransformersLLM:
         """Tokens that end a completion."""
         named = self._model.generation_config.eos_token_id
         tokens = named if isinstance(named, list) else [named]
-        return frozenset(token for token in [*tokens, self._tokenizer.eos_token_id] if token is not None)
+        return frozenset(token for token in [*tokens, self._prompts.tokenizer.eos_token_id] if token is not None)
 
     def _cut(self, prefix: list[int], sampling: Sampling, prompts: list[_Prompt]) -> list[list[int]]:
         is_drawn = isinstance(sampling, Generate)
@@ -158,7 +144,8 @@ class TransformersLLM:
             case Generate():
                 return self._generate(batch, calls, prefix, sampling)
             case Choose():
-                logprobs = self._choose(batch, prefix, sampling)
+                is_chat = calls[batch[0].members[0]].chat is not None
+                logprobs = self._choose(batch, prefix, self._prompts.firsts(sampling, is_chat))
             case Score():
                 logprobs = self._score(batch, prefix)
         return [
@@ -167,12 +154,9 @@ class TransformersLLM:
             for index in prompt.members
         ]
 
-    def _choose(self, batch: list[_Prompt], prefix: list[int], sampling: Choose) -> list[list[float]]:
-        firsts = [tokens[:1] for tokens in self._encode(list(sampling.choices))]
-        if not all(firsts):
-            raise InputError(f"A choice of {sampling.choices} has no token. Leave the empty string out.")
+    def _choose(self, batch: list[_Prompt], prefix: list[int], firsts: list[int]) -> list[list[float]]:
         logprobs = self._reader.read(prefix, [prompt.suffix for prompt in batch]).logits.log_softmax(-1)
-        values: list[list[float]] = logprobs[:, [first for [first] in firsts]].tolist()
+        values: list[list[float]] = logprobs[:, firsts].tolist()
         return values
 
     def _score(self, batch: list[_Prompt], prefix: list[int]) -> list[list[float]]:
@@ -198,7 +182,8 @@ class TransformersLLM:
         owners = [place for place, prompt in enumerate(batch) for _ in prompt.members]
         fed.select(torch.tensor(owners, device=self._device))
         members = [index for prompt in batch for index in prompt.members]
-        drafts = [Draft(sampling, self._ends, self._decode) for _ in members]
+        form = Form(self._prompts.encode(sampling.choice), self._ends) if sampling.choice else None
+        drafts = [Draft(sampling, self._ends, self._decode, form) for _ in members]
         self._complete(fed, sampling, drafts, [generator(calls[index]) for index in members])
         return [
             (index, _fields(prefix, batch[owner], draft=draft))
@@ -208,10 +193,11 @@ class TransformersLLM:
     def _complete(self, fed: Fed, sampling: Generate, drafts: list[Draft], generators: list[torch.Generator]) -> None:
         """Extend the drafts, a token at a time, until all are finished; finished ones leave once they are half."""
         while True:
-            tokens = draw(fed.logits, sampling, generators)
-            for draft, token in zip(drafts, tokens.tolist(), strict=True):
+            tokens = draw(allowed(fed.logits, drafts), sampling, generators)
+            tops = likeliest(fed.logits, tokens, sampling.likeliest) if sampling.likeliest else None
+            for row, (draft, token) in enumerate(zip(drafts, tokens.tolist(), strict=True)):
                 if draft.finish is None:
-                    draft.add(token)
+                    draft.add(token, tops[row] if tops else None)
             open_rows = [row for row, draft in enumerate(drafts) if draft.finish is None]
             if not open_rows:
                 return
@@ -223,8 +209,13 @@ class TransformersLLM:
             self._reader.step(fed, tokens)
 
     def _decode(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._prompts.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def _require_able(sampling: Sampling) -> None:
+    if isinstance(sampling, Generate) and sampling.schema is not None:
+        raise InputError("The engine transformers cannot hold replies to a schema. Name the engine vllm or openai.")
 
 
 def _completion(sampling: Sampling) -> int:
@@ -236,7 +227,8 @@ def _fields(
 ) -> dict[str, Any]:
     return {
         "text": draft.text if draft else None,
-        "logprobs": logprobs,
+        "logprobs": draft.logprobs if draft else logprobs,
+        "likeliest": draft.likeliest if draft else None,
         "tokens_in": len(prefix) + len(prompt.suffix),
         "tokens_cached": len(prefix) - 1,
         "tokens_out": len(draft.tokens) if draft else 0,
@@ -246,4 +238,4 @@ def _fields(
 
 def _too_long(prefix: list[int], prompt: _Prompt) -> Reply:
     tokens = len(prefix) + len(prompt.suffix)
-    return Reply(None, None, tokens, 0, 0, None, 0.0, error="context_length")
+    return Reply(None, None, tokens, 0, 0, None, 0.0, error=CONTEXT_LENGTH)

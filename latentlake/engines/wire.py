@@ -20,6 +20,10 @@ class MalformedError(Exception):
     """A response that is none: what the API promises is not in it."""
 
 
+class UnableError(Exception):
+    """The API, or a server, does not do what a call asks for."""
+
+
 @dataclass(frozen=True)
 class Request:
     """``path``: below the address of the API, such as ``/completions``."""
@@ -35,13 +39,13 @@ def request_of(model: str, call: Call) -> Request:
     (``choice``, ``schema``) is said as a JSON schema. A text is scored by having it echoed.
 
     Raises:
-        ValueError: a chat is to be scored, which the API does not do.
+        UnableError: a chat is to be scored, which the API does not do.
     """
     if call.chat is None:
         body: dict[str, Any] = {"model": model, "prompt": call.prefix + call.suffix}
         return Request("/completions", body | _asked(call, is_chat=False))
     if isinstance(call.sampling, Score):
-        raise ValueError("a chat cannot be scored over the OpenAI API, which echoes prompts alone")
+        raise UnableError("a chat cannot be scored over the OpenAI API, which echoes prompts alone")
     said = [{"role": each.role, "content": each.text} for each in call.chat]
     messages = [*said, {"role": "user", "content": call.prefix + call.suffix}]
     return Request("/chat/completions", {"model": model, "messages": messages} | _asked(call, is_chat=True))
@@ -81,7 +85,8 @@ def reply_of(call: Call, response: object, seconds: float, attempts: int = 1) ->
     """The reply that a response, parsed from JSON, is to a call.
 
     Raises:
-        MalformedError: it has no choice, or not what was asked for.
+        MalformedError: it has no choice, or not what the API promises.
+        UnableError: it has no log-probabilities, or the prompt is not echoed, and a call asks for that.
     """
     try:
         assert isinstance(response, Mapping)
@@ -112,8 +117,12 @@ def _found(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
         case Choose() as sampling:
             places = _places(choice.get("logprobs"))
             listed = places[0][1] if places else ()
+            if not listed:
+                raise UnableError("it gives no log-probabilities")
             return _answer(logprobs=_of_choices(sampling.choices, listed, call.chat is not None))
         case Score():
+            if not choice.get("logprobs") or not str(choice["text"]).startswith(call.prefix):
+                raise UnableError("it does not echo prompts with their log-probabilities")
             return _answer(logprobs=_of_suffix(choice["logprobs"], len(call.prefix), len(call.prefix + call.suffix)))
         case Generate() as sampling:
             text = choice["text"] if call.chat is None else choice["message"]["content"]
@@ -171,8 +180,6 @@ def _ordered(listed: Sequence[Likely]) -> tuple[Likely, ...]:
 
 def _of_choices(choices: Sequence[str], listed: Sequence[Likely], is_chat: bool) -> tuple[float, ...]:
     """For each choice the log-probability of the longest listed token that begins it. A chat's reply begins without a space."""
-    if not listed:
-        raise ValueError("no log-probabilities, which were asked for")
 
     def of(choice: str) -> float:
         begins = [each for each in listed if each.token and choice.startswith(each.token)]
