@@ -121,4 +121,6 @@ def _definition_metadata(stage: Stage) -> dict[str, Any]:
 
 def _metadata(outcome: Outcome, preview: Preview) -> dict[str, Any]:
     seconds = {"seconds": round(outcome.seconds, 2)} if outcome.is_computed else {}
-    return {"computed": outcome.is_computed, **seconds, "preview": dg.MetadataValue.md(preview(outcome.frame))}
+    spent = outcome.spent
+    calls = {"model calls": spent.calls, "tokens": spent.tokens, "price": round(spent.money, 6)} if spent.calls else {}
+    return {"computed": outcome.is_computed, **seconds, **calls, "preview": dg.MetadataValue.md(preview(outcome.frame))}

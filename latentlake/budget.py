@@ -5,7 +5,7 @@ outlives a kill.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import polars as pl
@@ -30,6 +30,17 @@ class Spent(NamedTuple):
         return Spent(self.calls + other.calls, self.tokens + other.tokens, self.money + other.money)
 
 
+@dataclass
+class Bill:
+    """What calls made so far cost together."""
+
+    total: Spent = field(default_factory=Spent)
+
+    def add(self, spent: Spent) -> None:
+        """Some more."""
+        self.total = self.total.plus(spent)
+
+
 def price_of(reply: Reply, price: Price | None) -> float | None:
     """What a reply cost; None where the study gives no price."""
     if price is None:
@@ -37,6 +48,14 @@ def price_of(reply: Reply, price: Price | None) -> float | None:
     fresh = reply.tokens_in - reply.tokens_cached
     cached = price.input if price.cached is None else price.cached
     return (fresh * price.input + reply.tokens_cached * cached + reply.tokens_out * price.output) / 1e6
+
+
+def spent_on(replies: Iterable[Reply], price: Price | None) -> Spent:
+    """What some replies cost together."""
+    total = Spent()
+    for reply in replies:
+        total = total.plus(Spent(1, reply.tokens_in + reply.tokens_out, price_of(reply, price) or 0.0))
+    return total
 
 
 @dataclass(frozen=True)

@@ -7,71 +7,24 @@ means of the past.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 import polars as pl
 
 from latentlake.budget import price_of
 from latentlake.digest import digest
-from latentlake.execute import Executor, as_put, revision_of
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
-from latentlake.ledger import Ledger
 from latentlake.origins import Origins
+from latentlake.pending import ASKING, Pending
 from latentlake.plan import Plan, Planned, State
-from latentlake.protocols import LLM, Answer, Asked, Coder, Embedder, Reply, Subject
-from latentlake.stages import explanations, scores
-from latentlake.work import Shared
+from latentlake.protocols import Reply
 
-_COMPUTE = {"explanations": explanations.compute, "scores": scores.compute}
 _PREPARED = 8  # partitions of a stage whose calls are counted; from more, the rest follows
 _SCHEMA = {
     "asset": pl.String, "to_compute": pl.Int64, "waiting": pl.Int64, "up_to_date": pl.Int64, "calls": pl.Int64,
     "calls_are": pl.String, "tokens": pl.Int64, "seconds": pl.Float64, "money": pl.Float64, "bytes": pl.Int64,
 }  # fmt: skip
-
-
-class _NoModelsError(Exception):
-    """A stage wanted a model while its calls were counted: it has made them all."""
-
-
-class _NoHandles:
-    """Doors that stay shut."""
-
-    def _refuse(self, *_: object) -> NoReturn:
-        raise _NoModelsError
-
-    def subject(self, is_random: bool = False) -> Subject:
-        """Shut."""
-        self._refuse(is_random)
-
-    def coder(self, dictionary: str) -> Coder:
-        """Shut."""
-        self._refuse(dictionary)
-
-    def llm(self, name: str) -> LLM:
-        """Shut."""
-        self._refuse(name)
-
-    def embedder(self, name: str) -> Embedder:
-        """Shut."""
-        self._refuse(name)
-
-    def free(self) -> None:
-        """Nothing is open."""
-
-
-class _NoProgress:
-    """Nobody listens."""
-
-    def begin(self, stage: str, partitions: int) -> None: ...
-    def share(self, share: float) -> None: ...
-    def done(self, partition: str, is_computed: bool) -> None: ...
-    def calls(self, made: int, remembered: int) -> None: ...
-    def failed(self, check: str) -> None: ...
-    def end(self) -> None: ...
 
 
 @dataclass
@@ -87,7 +40,7 @@ class Estimator:
 
     def __init__(self, plan: Plan, flow: Flow, lake: Lake, origins: Origins) -> None:
         self._plan, self._flow, self._lake, self._origins = plan, flow, lake, origins
-        self._executor = Executor(flow, lake, origins, _NoHandles(), _NoProgress(), run="", launch="")
+        self._pending = Pending(plan, flow, lake, origins)
         self._past = self._past_calls()
         self._seconds = self._past_seconds()
 
@@ -106,7 +59,7 @@ class Estimator:
     def _row(self, stage: Stage, planned: Sequence[Planned]) -> dict[str, object]:
         counts = Counter(each.state for each in planned)
         wanted = counts[State.STALE] + counts[State.WAITING]
-        calls = self._calls(stage, planned) if stage.kind in _COMPUTE else _Calls()
+        calls = self._calls(stage, planned) if stage.kind in ASKING else _Calls()
         return {
             "asset": stage.name,
             "to_compute": counts[State.STALE],
@@ -143,17 +96,7 @@ class Estimator:
 
     def _count(self, stage: Stage, key: str) -> Counter[str]:
         """Calls that one partition would make: its stage runs, and what it asks is counted, not answered."""
-        counted: Counter[str] = Counter()
-
-        def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
-            revision = revision_of(self._flow.study, self._origins, llm)
-            put = as_put(self._flow.study.llms[llm], asked)
-            counted[llm] += len(Ledger(self._lake).missing(revision, put))
-            return [Answer("", Reply(None, None, 0, 0, 0, None, 0.0, error="not_made")) for _ in asked]
-
-        with suppress(_NoModelsError):
-            _COMPUTE[stage.kind](self._executor.work(stage, key, self._plan, ask, Shared()))
-        return counted
+        return Counter({llm: len(asked) for llm, asked in self._pending.of(stage, key).items()})
 
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:
         study, is_scorer = self._flow.study, stage.kind == "scores"

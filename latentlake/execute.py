@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from time import monotonic
@@ -11,6 +11,7 @@ from typing import TypeVar
 import polars as pl
 import pyarrow as pa
 
+from latentlake.budget import Bill, Spent
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.checks import Check, Checked, Result, checks_of
 from latentlake.digest import digest, rows_digest
@@ -35,7 +36,8 @@ class Outcome:
     """A partition that is now published, and what it was made from. ``is_computed``: false for one that was up to date.
 
     ``seconds``: from its beginning to its publication; partitions that are computed together share most of them.
-    ``frame(name)``: its rows of one of the stage's tables, or of an input (by the stage's name) what it was made from.
+    ``spent``: on the model calls that were made for it. ``frame(name)``: its rows of one of the stage's tables, or of an input
+    (by the stage's name) what it was made from.
     """
 
     publication: Publication
@@ -43,6 +45,7 @@ class Outcome:
     is_computed: bool
     frame: Callable[[str], pl.LazyFrame]
     seconds: float = 0.0
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,11 @@ class Executor:
         if stale:
             start = monotonic()
             begun = [self._begin(stage, key, recipes[key], plan) for key in stale]
-            tables = compute([self.work(stage, key, plan, self._asker(stage, key), shared) for key in stale])
-            for made, written in zip(begun, tables, strict=True):
-                yield partial(self._publish, stage, made, written, plan, start)
+            bills = [Bill() for _ in stale]
+            askers = map(partial(self._asker, stage), stale, bills)
+            works = [self.work(stage, key, plan, ask, shared) for key, ask in zip(stale, askers, strict=True)]
+            for made, written, bill in zip(begun, compute(works), bills, strict=True):
+                yield partial(self._publish, stage, made, written, plan, start, bill)
 
     def _begin(self, stage: Stage, key: str, recipe: Recipe, plan: Plan) -> Made:
         before = plan.publications.get((stage.name, key))
@@ -155,7 +160,7 @@ class Executor:
         )
         return Catalog(self.lake).begin(Made(publication, recipe.inputs, stage.columns(stage.values(key)), {}))
 
-    def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan, start: float) -> Outcome:
+    def _publish(self, stage: Stage, begun: Made, written: Tables, plan: Plan, start: float, bill: Bill) -> Outcome:
         """Check the rows, commit them, and only then say so."""
         catalog, publication = Catalog(self.lake), begun.publication
         self._require_standing(stage, publication.partition, plan)
@@ -174,7 +179,7 @@ class Executor:
         catalog.require_current(begun)
         published = catalog.publish(Made(publication, begun.inputs, begun.where, written_to))
         reader = self._reader(stage, publication.partition, plan)
-        return Outcome(published, begun.inputs, True, reader, monotonic() - start)
+        return Outcome(published, begun.inputs, True, reader, monotonic() - start, bill.total)
 
     def _require_standing(self, stage: Stage, key: str, plan: Plan) -> None:
         """Refuse what was made while rows that it reads were dropped: it may be made of a part of them."""
@@ -260,7 +265,7 @@ class Executor:
         where = {name: sorted({each[name] for each in places}) for name in (*stage.constants, *stage.dimensions)}
         return self.lake.scan(table, where)
 
-    def _asker(self, stage: Stage, key: str) -> Ask:
+    def _asker(self, stage: Stage, key: str, bill: Bill) -> Ask:
         dictionary = stage.values(key).get("dictionary", "")
 
         def report(made: int, remembered: int, share: float) -> None:
@@ -271,9 +276,11 @@ class Executor:
             choice = self.flow.study.llms[llm]
             revision = revision_of(self.flow.study, self.origins, llm)
             asker = Asker(llm, revision, choice.engine, stage.name, dictionary, self.launch)
-            return Ledger(self.lake, self.flow.study.budget, choice.price).ask(
-                lambda: self.handles.llm(llm), asker, as_put(choice, asked), report
-            )
+            ledger = Ledger(self.lake, self.flow.study.budget, choice.price)
+            try:
+                return ledger.ask(lambda: self.handles.llm(llm), asker, as_put(choice, asked), report)
+            finally:
+                bill.add(ledger.spent)
 
         return ask
 

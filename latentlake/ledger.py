@@ -6,7 +6,7 @@ goes on where it was. Replies are written in batches as they arrive.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from latentlake.budget import Meter, price_of
+from latentlake.budget import Meter, Spent, price_of, spent_on
 from latentlake.digest import digest
 from latentlake.lake import Lake
 from latentlake.protocols import LLM, Answer, Asked, Call, Likely, Reply, Sampling, settings_of
@@ -60,6 +60,7 @@ class Ledger:
         self._lake = lake
         self._budget = budget or Budget()
         self._price = price
+        self.spent = Spent()  # on the calls that it made
 
     def ask(
         self,
@@ -85,6 +86,7 @@ class Ledger:
             calls, left = {key: asked[first[key]] for key in missing}, len(missing)
             for batch in self._within_budget(load, asker, calls):
                 replies.update(batch)
+                self.spent = self.spent.plus(spent_on(batch.values(), self._price))
                 left -= len(batch)
                 report(len(batch), 0, 1 - left / len(first))
         return [Answer(key, replies[key]) for key in keys]
@@ -111,14 +113,18 @@ class Ledger:
             for batch in llm.run([each.call for each in calls.values()]):
                 waiting.update({keys[place]: reply for place, reply in batch})
                 if len(waiting) >= _FLUSH_CALLS or time.monotonic() - since > _FLUSH_SECONDS:
-                    self._write(asker, calls, waiting, known)
+                    self._write(asker, calls, waiting, known, self._price)
                     yield waiting
                     waiting, since = {}, time.monotonic()
         finally:  # whatever stops the model, the answers that came are kept
             if waiting:
-                self._write(asker, calls, waiting, known)
+                self._write(asker, calls, waiting, known, self._price)
         if waiting:
             yield waiting
+
+    def take(self, asker: Asker, calls: Mapping[str, Asked], replies: Mapping[str, Reply], price: Price | None) -> None:
+        """Write down replies that came by another way. ``calls``, ``replies``: by key."""
+        self._write(asker, calls, replies, self._known_prompts(calls.values()), price)
 
     def held(self, keys: Sequence[str]) -> set[str]:
         """Keys of calls that the ledger can answer; no reply is read."""
@@ -132,7 +138,14 @@ class Ledger:
         found = rows.collect(engine="streaming").sort("created_at").unique("key", keep="first")
         return {row["key"]: _reply(row) for row in found.iter_rows(named=True)}
 
-    def _write(self, asker: Asker, calls: dict[str, Asked], replies: dict[str, Reply], known: set[str]) -> None:
+    def _write(
+        self,
+        asker: Asker,
+        calls: Mapping[str, Asked],
+        replies: Mapping[str, Reply],
+        known: set[str],
+        price: Price | None,
+    ) -> None:
         """Prompts first: a call in the ledger always has its prompt. ``known``: prompts that are written already."""
         prompts: dict[str, dict[str, Any]] = {}
         rows = []
@@ -140,7 +153,7 @@ class Ledger:
             asked = calls[key]
             own = _prompt_rows(asked.call)
             prompts.update((row["prompt"], row) for row in own)
-            rows.append({**_row(key, own[-1]["prompt"], asked, reply, asker), "price": price_of(reply, self._price)})
+            rows.append({**_row(key, own[-1]["prompt"], asked, reply, asker), "price": price_of(reply, price)})
         new = [row for key, row in prompts.items() if key not in known]
         self._lake.append("prompts", pa.Table.from_pylist(new, schema=TABLES["prompts"].schema))
         known.update(prompts)

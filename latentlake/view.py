@@ -50,6 +50,10 @@ class View:
         """The row of ``studies`` that holds at the moment of the view; None before there was one."""
         return self.catalog.present_study()
 
+    def past_calls(self) -> pl.LazyFrame:
+        """Rows of ``calls``, failures that were made up for later among them: what was paid for."""
+        return self._before("calls", "created_at")
+
     def latest(self) -> pl.DataFrame:
         """The latest row of each partition; ``is_seen``: whether the frames of the view hold its rows."""
         rows = self.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()

@@ -21,6 +21,7 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     deleted.
 
     ``concurrency``: requests under way to one endpoint of a server, at most. ``timeout``: seconds that an answer may take.
+    ``is_replay``: no language model is run or asked; what the ledger does not hold is refused.
     """
 
     device: str = "cpu"
@@ -28,10 +29,11 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     cache: str = ".cache"
     concurrency: int = 128
     timeout: float = 600.0
+    is_replay: bool = False
 
     def origins(self, study: Study) -> Origins:
         """The models, checkpoints and corpus files that a study names."""
-        return Origins(study, Path(self.cache), endpoints_of(study))
+        return Origins(study, Path(self.cache), None if self.is_replay else endpoints_of(study))
 
     def handles(self, study: Study, origins: Origins, lake: Lake) -> Handles:
         """The doors to a study's models; the lake holds the coders that were trained."""
@@ -41,7 +43,7 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 def models_from_environment() -> ModelsResource:
     """Models on the device that ``LATENTLAKE_DEVICE`` names (the CPU where it is not set), in batches of
     ``LATENTLAKE_BATCH_TOKENS`` tokens (4,096, which suits a CPU; a large GPU is kept busy by 65,536). Servers are asked as
-    ``LATENTLAKE_CONCURRENCY`` and ``LATENTLAKE_TIMEOUT`` say.
+    ``LATENTLAKE_CONCURRENCY`` and ``LATENTLAKE_TIMEOUT`` say. With ``LATENTLAKE_REPLAY=1`` no language model is asked.
     """
     return ModelsResource(
         device=os.environ.get("LATENTLAKE_DEVICE", "cpu"),
@@ -49,6 +51,7 @@ def models_from_environment() -> ModelsResource:
         cache=os.environ.get("LATENTLAKE_CACHE", ".cache"),
         concurrency=int(os.environ.get("LATENTLAKE_CONCURRENCY", "128")),
         timeout=float(os.environ.get("LATENTLAKE_TIMEOUT", "600")),
+        is_replay=os.environ.get("LATENTLAKE_REPLAY", "0") not in ("", "0"),
     )
 
 
@@ -83,10 +86,16 @@ class LazyHandles:
 
     def llm(self, name: str) -> LLM:
         """A language model of the study."""
-        llm: LLM = self._keep(
-            f"llm {name}", lambda: self._served(name) if self._study.llms[name].is_served else self._run(name)
-        )
+        llm: LLM = self._keep(f"llm {name}", lambda: self._opened(name))
         return llm
+
+    def _opened(self, name: str) -> LLM:
+        if self._settings.is_replay:
+            from latentlake.engines.replay import Replay
+
+            return Replay(name)
+        engines = {"openai": self._served, "transformers": self._by_transformers}
+        return engines[self._study.llms[name].engine](name)
 
     def _served(self, name: str) -> LLM:
         from latentlake.engines.openai import OpenAILLM, Traffic
@@ -94,7 +103,7 @@ class LazyHandles:
         traffic = Traffic(concurrency=self._settings.concurrency, timeout=self._settings.timeout)
         return OpenAILLM(self._study.llms[name].model, endpoints_of(self._study)[name], key_of(name), traffic)
 
-    def _run(self, name: str) -> LLM:
+    def _by_transformers(self, name: str) -> LLM:
         from latentlake.engines.transformers import TransformersLLM
 
         path = self._converted(self._origins.llm(name))

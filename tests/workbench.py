@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine
 
 from definitions import build_definitions
 from jobs.progress import TerminalProgress
-from jobs.run import Run
+from jobs.run import Models, Run
 from latentlake.catalog import Catalog
 from latentlake.dictionaries import coder_of
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject, write_coder
@@ -169,8 +169,11 @@ class Workbench:
     def prepare(self) -> Run:
         """Write the study file and make a run of it."""
         self.path.write_text(self.comment + yaml.safe_dump(self.study, sort_keys=False))
-        models = FakeModels(self.folder / "cache", self.subject, self.llm)
-        return Run(str(self.path), self.instance, self.lake, models, TerminalProgress())
+        return Run(str(self.path), self.instance, self.lake, self.models(), TerminalProgress())
+
+    def models(self) -> Models:
+        """The doors that a run is given."""
+        return FakeModels(self.folder / "cache", self.subject, self.llm)
 
     def run(self) -> dict[str, int]:
         """Run the study; returns the number of partitions computed, by asset, without the ones that had none."""

@@ -1,0 +1,171 @@
+"""The small study with a language model on a server: run, replayed, billed, and answered by a batch."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from latentlake.batch import Batch
+from latentlake.cli import main
+from latentlake.costs import costs
+from latentlake.errors import EngineError, InputError
+from latentlake.ledger import Ledger
+from latentlake.pending import Pending
+from tests.served import JUDGE, ServedBench
+from tests.servers import Canned, answer, serving, status
+from tests.workbench import EVERYTHING, open_instance
+
+pytestmark = pytest.mark.xdist_group("served")
+
+
+@pytest.fixture
+def server() -> Iterator[Canned]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, server: Canned) -> Iterator[ServedBench]:
+    yield from opened(tmp_path, server.url)
+
+
+def opened(folder: Path, url: str | None) -> Iterator[ServedBench]:
+    with open_instance(folder / "instance") as instance:
+        bench = ServedBench(folder / "study", instance)
+        bench.study["llms"]["judge"] = JUDGE
+        bench.url = url
+        yield bench
+
+
+def result_of(request: dict[str, Any]) -> dict[str, Any]:
+    """What a batch API gives for a line."""
+    body = answer(request["url"], request["body"])
+    return {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+
+
+def batch_of(bench: ServedBench) -> Batch:
+    run = bench.prepare()
+    return Batch(run.study, run.origins, Pending(run.plan(), run.flow, run.lake, run.origins), Ledger(run.lake))
+
+
+def test_a_study_is_run_with_a_server_and_rebuilt_from_its_ledger_alone(
+    bench: ServedBench, server: Canned, tmp_path: Path
+) -> None:
+    assert bench.run() == EVERYTHING
+    asked, versions = len(server.asked), bench.data_versions()
+    assert bench.view().scores.filter(pl.col("value").is_null()).collect().is_empty()
+    assert asked == bench.view().calls.collect().height
+
+    # nothing but the ledger goes along
+    other = tmp_path / "other"
+    for table in ("calls", "prompts"):
+        shutil.copytree(Path(bench.lake.uri) / table, other / "study" / "lake" / table)
+    for replayed in opened(other, None):
+        assert replayed.run() == EVERYTHING
+        assert replayed.data_versions() == versions
+        replayed.study["explainers"]["default"]["draws"] = 4
+        with pytest.raises(EngineError, match=r"calls of the model judge are not in the ledger.*LATENTLAKE_REPLAY"):
+            replayed.run()
+    assert len(server.asked) == asked
+
+
+def test_a_study_without_an_address_is_refused_before_any_work(bench: ServedBench) -> None:
+    bench.url = "localhost:8000"
+    with pytest.raises(InputError, match=r"llms.judge: LATENTLAKE_ENDPOINTS .* is no address: localhost:8000"):
+        bench.run()
+    assert bench.data_versions() == {}
+
+
+def test_failures_are_rows_that_scores_count_and_the_next_run_asks_again(bench: ServedBench, server: Canned) -> None:
+    def faults(number: int, body: dict[str, object]) -> object:
+        is_judged = "Does the text" in str(body["prompt"])
+        return status(500) if is_judged and hash(str(body["prompt"])) % 5 == 0 else None
+
+    server.faults = faults  # type: ignore[assignment]
+    bench.run()
+    judged = bench.view().judgements.filter(scorer="detection").collect()
+    failed = judged["error"].count()
+    assert 0 < failed < len(judged)
+    assert set(judged["error"].drop_nulls()) == {"server"}
+    scores = bench.view().scores.filter(scorer="detection", metric="auroc").collect()
+    assert scores["n_failed"].sum() == failed
+    bounded = scores.filter(pl.col("n_failed") > 0, pl.col("value").is_not_null())
+    assert (bounded["worst"] < bounded["best"]).all()
+    partitions = bench.view().partitions.filter(pl.col("state") == "published").collect()
+    assert partitions.filter(asset="scores/default/detection")["retryable_failures"].sum() > 0
+
+    asked, server.faults = len(server.asked), lambda number, body: None
+    assert bench.run().keys() == {"scores/default/detection"}
+    assert bench.view().judgements.filter(scorer="detection").collect()["error"].count() == 0
+    assert len(server.asked) - asked <= failed
+    assert bench.run() == {}
+
+
+def test_what_it_cost_is_told_by_asset_latent_launch_and_model(
+    bench: ServedBench, server: Canned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.run()
+    usage = [answer("/v1/completions", body)["usage"] for body in server.asked]
+    tokens = sum(each["prompt_tokens"] for each in usage), sum(each["completion_tokens"] for each in usage)
+    for by in ("asset", "latent", "launch", "model", "day"):
+        found = costs(bench.view(), by)  # type: ignore[arg-type]
+        assert found["calls"].sum() == len(server.asked)
+        assert (found["tokens_in"].sum(), found["tokens_out"].sum()) == tokens
+        assert found["price"].sum() == pytest.approx((tokens[0] + 2 * tokens[1]) / 1e6)
+        assert found["price"].to_list() == sorted(found["price"], reverse=True)
+    by_asset = costs(bench.view())
+    assert set(by_asset["asset"]) == {"explanations/default", "scores/default/surprisal", "scores/default/detection"}
+    calls = bench.view().calls.collect()
+    assert dict(costs(bench.view(), "latent").select("latent", "calls").iter_rows()) == dict(
+        calls.group_by("latent").len().iter_rows()
+    )
+    assert main(["--lake", bench.lake.uri, "costs"]) == 0
+    out = capsys.readouterr().out
+    assert "scores/default/detection" in out
+    assert f"{len(server.asked):,} calls, 0 without an answer; {tokens[0]:,} tokens in" in out
+
+
+def test_pending_calls_are_answered_by_batches(bench: ServedBench, server: Canned, tmp_path: Path) -> None:
+    server.faults = lambda number, body: status(404)  # nobody is to ask it
+    rounds: list[int] = []
+    while True:
+        with suppress(EngineError):
+            bench.run()
+        lines = [json.loads(line) for line in batch_of(bench).requests()]
+        if not lines:
+            break
+        rounds.append(len(lines))
+        results = [json.dumps(result_of(each)) for each in reversed(lines)]
+        assert batch_of(bench).take(results) == (len(lines), 0, 0)
+        assert batch_of(bench).take(results) == (0, 0, len(lines))
+    assert 2 <= len(rounds) <= 4  # explanations, then what judges them
+    assert bench.stale() == {}
+    assert sum(rounds) == bench.view().calls.collect().height
+
+    # the same as asked one by one
+    server.faults = lambda number, body: None
+    for other in opened(tmp_path / "other", server.url):
+        other.run()
+        assert other.data_versions() == bench.data_versions()
+
+
+def test_failed_results_are_asked_again_and_what_is_none_is_refused(bench: ServedBench, server: Canned) -> None:
+    server.faults = lambda number, body: status(404)
+    with pytest.raises(EngineError):
+        bench.run()
+    keys = [json.loads(line)["custom_id"] for line in batch_of(bench).requests()]
+    results = [
+        {"custom_id": keys[0], "response": {"status_code": 500, "body": {}}},
+        {"custom_id": keys[1], "response": None, "error": {"code": "batch_expired"}},
+        {"custom_id": keys[2], "response": {"status_code": 200, "body": {"choices": []}}},
+        {"custom_id": "nobody's", "response": {"status_code": 200, "body": {}}},
+    ]
+    assert batch_of(bench).take(map(json.dumps, results)) == (0, 3, 1)
+    assert [json.loads(line)["custom_id"] for line in batch_of(bench).requests()] == keys
+    with pytest.raises(InputError, match="line 2 is no result of a batch"):
+        batch_of(bench).take([json.dumps(results[0]), "{}"])
