@@ -21,7 +21,9 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     deleted.
 
     ``concurrency``: requests under way to one endpoint of a server, at most. ``timeout``: seconds that an answer may take.
-    ``is_replay``: no language model is run or asked; what the ledger does not hold is refused.
+    ``tensor_parallel``: GPUs over which vLLM spreads a layer. ``gpu_memory``: share of a GPU's memory that it takes.
+    ``longest_context``: tokens of the longest context that it makes room for, 0 for the model's own. ``is_eager``: it compiles
+    nothing. ``is_replay``: no language model is run or asked; what the ledger does not hold is refused.
     """
 
     device: str = "cpu"
@@ -29,6 +31,10 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     cache: str = ".cache"
     concurrency: int = 128
     timeout: float = 600.0
+    tensor_parallel: int = 1
+    gpu_memory: float = 0.9
+    longest_context: int = 0
+    is_eager: bool = False
     is_replay: bool = False
 
     def origins(self, study: Study) -> Origins:
@@ -43,7 +49,9 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 def models_from_environment() -> ModelsResource:
     """Models on the device that ``LATENTLAKE_DEVICE`` names (the CPU where it is not set), in batches of
     ``LATENTLAKE_BATCH_TOKENS`` tokens (4,096, which suits a CPU; a large GPU is kept busy by 65,536). Servers are asked as
-    ``LATENTLAKE_CONCURRENCY`` and ``LATENTLAKE_TIMEOUT`` say. With ``LATENTLAKE_REPLAY=1`` no language model is asked.
+    ``LATENTLAKE_CONCURRENCY`` and ``LATENTLAKE_TIMEOUT`` say. vLLM runs as ``LATENTLAKE_TENSOR_PARALLEL``,
+    ``LATENTLAKE_GPU_MEMORY``, ``LATENTLAKE_LONGEST_CONTEXT`` and ``LATENTLAKE_EAGER`` say. With ``LATENTLAKE_REPLAY=1`` no
+    language model is asked.
     """
     return ModelsResource(
         device=os.environ.get("LATENTLAKE_DEVICE", "cpu"),
@@ -51,8 +59,16 @@ def models_from_environment() -> ModelsResource:
         cache=os.environ.get("LATENTLAKE_CACHE", ".cache"),
         concurrency=int(os.environ.get("LATENTLAKE_CONCURRENCY", "128")),
         timeout=float(os.environ.get("LATENTLAKE_TIMEOUT", "600")),
-        is_replay=os.environ.get("LATENTLAKE_REPLAY", "0") not in ("", "0"),
+        tensor_parallel=int(os.environ.get("LATENTLAKE_TENSOR_PARALLEL", "1")),
+        gpu_memory=float(os.environ.get("LATENTLAKE_GPU_MEMORY", "0.9")),
+        longest_context=int(os.environ.get("LATENTLAKE_LONGEST_CONTEXT", "0")),
+        is_eager=_is_set("LATENTLAKE_EAGER"),
+        is_replay=_is_set("LATENTLAKE_REPLAY"),
     )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 class LazyHandles:
@@ -94,7 +110,7 @@ class LazyHandles:
             from latentlake.engines.replay import Replay
 
             return Replay(name)
-        engines = {"openai": self._served, "transformers": self._by_transformers}
+        engines = {"openai": self._served, "transformers": self._by_transformers, "vllm": self._by_vllm}
         return engines[self._study.llms[name].engine](name)
 
     def _served(self, name: str) -> LLM:
@@ -102,6 +118,18 @@ class LazyHandles:
 
         traffic = Traffic(concurrency=self._settings.concurrency, timeout=self._settings.timeout)
         return OpenAILLM(self._study.llms[name].model, endpoints_of(self._study)[name], key_of(name), traffic)
+
+    def _by_vllm(self, name: str) -> LLM:
+        from latentlake.engines.vllm import VLLM, Settings
+
+        own = self._settings
+        settings = Settings(
+            tensor_parallel=own.tensor_parallel,
+            memory=own.gpu_memory,
+            longest=own.longest_context or None,
+            is_eager=own.is_eager,
+        )
+        return VLLM(self._converted(self._origins.llm(name)), self._study.llms[name].dtype, settings)
 
     def _by_transformers(self, name: str) -> LLM:
         from latentlake.engines.transformers import TransformersLLM
@@ -121,6 +149,9 @@ class LazyHandles:
 
     def free(self) -> None:
         """Let go of every model, and of the memory of the device."""
+        for model in self._open.values():
+            if hasattr(model, "close"):  # of what runs in processes of its own
+                model.close()
         if self._open and self._device != "cpu":
             import torch
 

@@ -132,6 +132,7 @@ def test_likeliest_tokens_are_kept(server: Canned) -> None:
         (Generate(4, choice=("yes", "no")), '"yes"', "yes", None),
         (Generate(4, choice=("yes", "no")), " no\n", "no", None),
         (Generate(4, choice=("yes", "no")), "perhaps", "perhaps", "unparsed"),
+        (Generate(4, choice=("yes", "no")), '["yes"]', '["yes"]', "unparsed"),
         (Generate(4, schema='{"type": "array"}'), "[1, 0]", "[1, 0]", None),
         (Generate(4, schema='{"type": "array"}'), "[1, 0", "[1, 0", "unparsed"),
     ],

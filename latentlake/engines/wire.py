@@ -149,8 +149,11 @@ def _structured(sampling: Generate, text: str, finish: str) -> dict[str, Any]:
         value = json.loads(text)
     except ValueError:
         value = text.strip() if sampling.choice else None
-    if (value in sampling.choice) if sampling.choice else (value is not None):
-        return _answer(text=value if sampling.choice else text, finish_reason=finish)
+    named = next((each for each in (value, text.strip()) if each in sampling.choice), None)
+    if sampling.choice and named is not None:
+        return _answer(text=named, finish_reason=finish)
+    if not sampling.choice and value is not None:
+        return _answer(text=text, finish_reason=finish)
     return _answer(text=text, finish_reason=finish, error=None if finish == "length" else UNPARSED)
 
 
