@@ -98,13 +98,17 @@ class Lake:
         delta = self._open(table, version)
         if delta is None:
             return TABLES[table].empty().lazy()
-        frame = pl.scan_delta(delta).with_columns(
-            pl.lit(None, TABLES[table].empty().schema[name]).alias(name) for name in self._lacks(table, delta)
-        )
+        frame = self._whole(table, delta)
         for column, value in (where or {}).items():
             is_wanted = pl.col(column).is_in(value) if isinstance(value, list) else pl.col(column) == value
             frame = frame.filter(is_wanted)
         return frame
+
+    def _whole(self, table: str, delta: DeltaTable) -> pl.LazyFrame:
+        """A table with all columns that are declared."""
+        return pl.scan_delta(delta).with_columns(
+            pl.lit(None, TABLES[table].empty().schema[name]).alias(name) for name in self._lacks(table, delta)
+        )
 
     def find(self, table: str, column: str, values: Sequence[str]) -> pl.LazyFrame:
         """Rows of a table without partitions whose column has one of some values.
@@ -166,15 +170,17 @@ class Lake:
         sizes = [] if delta is None else pa.table(delta.get_add_actions())["size_bytes"].to_pylist()
         return sum(size < _SMALL_BYTES for size in sizes)
 
-    def compact(self, table: str) -> None:
-        """Put the rows of a table's many small files into few; the order of rows is not kept.
+    def compact(self, table: str, kept: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None) -> None:
+        """Put the rows of a table's many small files into few; the order of rows is not kept. ``kept``: what of them is kept.
 
         What is appended meanwhile stays; where another compacts meanwhile, its commit counts and this one is left.
         Delta's own `optimize` is not used: of two at a time both commit, and every row is there twice.
         """
         delta = self._open(table)
         if delta is not None:
-            rows = delta.to_pyarrow_dataset().scanner().to_reader()
+            rows: Any = delta.to_pyarrow_dataset().scanner().to_reader()
+            if kept is not None:
+                rows = TABLES[table].conform(kept(self._whole(table, delta)).collect(engine="streaming"))
             with suppress(CommitFailedError):
                 write_deltalake(
                     delta,
@@ -239,12 +245,20 @@ class Lake:
         fence()
         properties = _writer_properties(table.layout)
         commit = CommitProperties(custom_metadata=dict(facts), max_commit_retries=100)
-        if mode == "append":
-            write_deltalake(delta, rows, mode=mode, writer_properties=properties, commit_properties=commit)
-        else:
-            write_deltalake(
-                delta, rows, mode=mode, predicate=predicate, writer_properties=properties, commit_properties=commit
-            )
+        try:
+            if mode == "append":
+                write_deltalake(delta, rows, mode=mode, writer_properties=properties, commit_properties=commit)
+            else:
+                write_deltalake(
+                    delta, rows, mode=mode, predicate=predicate, writer_properties=properties, commit_properties=commit
+                )
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"cannot write to the table {self.path(name)}: {error}; see to the room and the rights there. What was written "
+                "before stands, and the next run goes on from it"
+            ) from error
         return delta
 
     def _create(self, table: Table) -> DeltaTable:

@@ -165,6 +165,14 @@ class Ledger:
         return set(self._lake.find("prompts", "prompt", sorted(wanted)).select("prompt").collect()["prompt"])
 
 
+def one_a_key(calls: pl.LazyFrame) -> pl.LazyFrame:
+    """Of the rows of each call the one that counts, an answer before a failure that may pass, the first of several; with the
+    attempts of all.
+    """
+    attempts = pl.col("attempts").sum().over("key").cast(pl.Int32)
+    return calls.with_columns(attempts).sort("is_retryable", "created_at").unique("key", keep="first")
+
+
 def _prompt_rows(call: Call) -> list[dict[str, Any]]:
     """Rows of ``prompts``, each following the one before: what was said in a chat, the prefix, the suffix."""
     chat, rows = list(call.chat or ()), list[dict[str, Any]]()

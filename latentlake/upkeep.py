@@ -3,15 +3,20 @@
 The memory of what was made from what is in the rows of ``partitions``, not in Delta's logs: it outlives all of this.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import polars as pl
+
 from latentlake.lake import Lake
+from latentlake.ledger import one_a_key
 from latentlake.tables import TABLES
 from latentlake.weights import Weights
 
 # Tables that get a file a commit, and whose readers sort for themselves: compaction does not keep the order of rows.
 APPENDED = ("partitions", "shards", "studies", "calls", "prompts")
 _MANY_FILES = 64
+_KEYS = {"calls": "key", "prompts": "prompt"}
 
 
 class Upkeep(NamedTuple):
@@ -27,8 +32,18 @@ def tidy(lake: Lake, many: int = _MANY_FILES) -> list[str]:
     """Compact the appended tables that have more small files than ``many``; returns which these were."""
     crowded = [table for table in APPENDED if lake.small_files(table) > many]
     for table in crowded:
-        lake.compact(table)
+        lake.compact(table, _only_once(lake, table))
     return crowded
+
+
+def _only_once(lake: Lake, table: str) -> Callable[[pl.LazyFrame], pl.LazyFrame] | None:
+    """What makes of a table's rows one a key, where keys repeat: calls that failed before they were answered, and what two runs
+    wrote that raced.
+    """
+    key = _KEYS.get(table)
+    if key is None or not lake.scan(table).select(pl.col(key).is_duplicated().any()).collect().item():
+        return None
+    return one_a_key if table == "calls" else lambda rows: rows.unique(key, keep="first")
 
 
 def maintain(lake: Lake, vacuum_hours: int) -> list[Upkeep]:

@@ -10,6 +10,7 @@ import polars as pl
 from latentlake.catalog import PUBLISHED, Catalog
 from latentlake.errors import LakeError, nearest
 from latentlake.lake import Lake
+from latentlake.ledger import one_a_key
 from latentlake.tables import TABLES
 
 
@@ -33,7 +34,7 @@ class View:
         if table.startswith("_") or table not in TABLES:
             raise AttributeError(f"there is no table {table!r}{nearest(table, TABLES)}")
         if table == "calls":  # an answer counts before a failure that came to nothing
-            return self._before("calls", "created_at").sort("is_retryable", "created_at").unique("key", keep="first")
+            return one_a_key(self._before("calls", "created_at"))
         if table == "prompts":
             return self._prompts()
         if table == "shards":

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from latentlake import ledger as module
 from latentlake.fakes import FakeLLM
@@ -16,6 +17,7 @@ from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger, call_key
 from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Likely, Message, Reply, Sampling, Score
 from latentlake.trace import _with_calls
+from latentlake.upkeep import maintain
 from latentlake.view import View
 
 ASKER = Asker("judge", "rev1", "transformers", "scores/default/detection", "one")
@@ -133,6 +135,26 @@ def test_readers_see_the_answer_and_not_the_failures_before_it(lake: Lake) -> No
     seen = View(lake).calls.collect()
     assert seen.height == 6
     assert seen["error"].to_list() == [None] * 6
+
+
+def test_maintenance_leaves_one_row_a_call_and_a_prompt(lake: Lake) -> None:
+    llm = Scripted({f"own {n}": [LATER, LATER, LATER if n == 5 else GOOD] for n in range(6)})
+    for _ in range(3):
+        ask(lake, llm, calls(*range(6)))
+    racing = Ledger(lake)
+    racing.take(
+        ASKER, {call_key("rev1", calls(0)[0].call): calls(0)[0]}, {call_key("rev1", calls(0)[0].call): GOOD}, None
+    )
+    seen = View(lake).calls.sort("key").collect()
+    assert lake.scan("calls").collect().height == 6 * 3 + 1
+    maintain(lake, vacuum_hours=0)
+    kept = lake.scan("calls").sort("key").collect()
+    assert kept["key"].is_unique().all()
+    assert lake.scan("prompts").collect()["prompt"].is_unique().all()
+    assert_frame_equal(kept, seen)
+    assert sorted(kept["attempts"]) == [3, 3, 3, 3, 3, 4]
+    assert kept["error"].count() == 1
+    assert Ledger(lake).replies(kept["key"].to_list()).keys() == set(kept.filter(pl.col("error").is_null())["key"])
 
 
 REPLIES = {

@@ -5,18 +5,24 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from latentlake.engines import checkpoint
+from latentlake.engines.openai import OpenAILLM, Traffic
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.origins import Origins
 from latentlake.study import load_study
+from tests.contract import CHECKS, Engine
 from tests.prove import vllm_run
 from tests.prove.vllm_run import answers
 
@@ -78,6 +84,43 @@ def untimed(replies: Replies) -> list[list[Any]]:
 
 def logprobs(replies: Replies) -> list[float]:
     return [value for reply in replies for value in reply["logprobs"] or ()]
+
+
+@pytest.fixture(scope="session")
+def server(environment: Path, smollm2: Path) -> Iterator[str]:
+    """Address of vLLM's own server with the same model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(environment), "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2), "--served-model-name", "smollm2",
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
+    ]  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env={**os.environ, **ON_A_CPU}, start_new_session=True, **quiet) as process:  # type: ignore[call-overload]
+        try:
+            for _ in range(600):
+                assert process.poll() is None, "the server ended"
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_contract_holds_in_process(found: dict[str, Any]) -> None:
+    print("\n" + "\n".join(f"vllm, in process: {name}: {said or 'holds'}" for name, said in found["contract"].items()))
+    assert set(found["contract"]) == set(CHECKS)
+    assert {name: said for name, said in found["contract"].items() if said} == {}
+
+
+def test_the_contract_holds_over_http(server: str) -> None:
+    engine = OpenAILLM("smollm2", [server], None, Traffic(concurrency=8, timeout=300))
+    held = vllm_run.held_to(Engine(engine, reads=8192, is_exact=False))
+    print("\n" + "\n".join(f"vllm, over HTTP: {name}: {said or 'holds'}" for name, said in held.items()))
+    assert {name: said for name, said in held.items() if said} == {}
 
 
 def test_scores_and_choices_are_those_of_transformers(found: dict[str, Any], plain: TransformersLLM) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from latentlake.engines.vllm import VLLM, Settings
 from latentlake.protocols import Call, Choose, Generate, Message, Reply, Score
+from tests.contract import CHECKS, Engine
 
 SHOTS = (
     ("cinnamon, clove, nutmeg", "spices"),
@@ -83,6 +84,18 @@ def interrupted(llm: Any, calls: Sequence[Call]) -> dict[str, int]:
     return {"answered": answered, "under way": llm._llm.llm_engine.get_num_unfinished_requests()}
 
 
+def held_to(engine: Engine) -> dict[str, str]:
+    """Of each point of the contract what is wrong, or nothing."""
+    found = {}
+    for name, check in CHECKS.items():
+        try:
+            check(engine)
+            found[name] = ""
+        except Exception as error:  # told where the proof is
+            found[name] = f"{type(error).__name__}: {error} at line {error.__traceback__.tb_next.tb_lineno}"  # type: ignore[union-attr]
+    return found
+
+
 def main() -> None:
     """Ask everything, and write the replies down."""
     model, out = map(Path, sys.argv[1:])
@@ -94,6 +107,7 @@ def main() -> None:
     found["interrupted"] = interrupted(llm, SHARED["greedy"] + DRAWN)
     found["drawn in other company"] = answers(llm, [*SHARED["greedy"], *reversed(DRAWN)])[len(SHARED["greedy"]) :][::-1]
     found["mixed"] = answers(llm, mixed)
+    found["contract"] = held_to(Engine(llm, reads=8192, is_exact=False))
     out.write_text(json.dumps(found, default=asdict))
 
 
