@@ -28,6 +28,8 @@ bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.encode
 	.venv/bin/python -m benchmarks.examples
 	.venv/bin/python -m benchmarks.growth
+	.venv/bin/python -m benchmarks.client
+	.venv/bin/python -m benchmarks.ledger
 	.venv/bin/python -m benchmarks.storage
 	.venv/bin/python -m benchmarks.memory
 	.venv/bin/python -m benchmarks.plan

@@ -1,7 +1,8 @@
 """The small study with a language model on a server; in a process of its own ``python -m tests.served FOLDER URL``."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from latentlake.dictionaries import coder_of
@@ -61,13 +62,21 @@ class ServedBench(Workbench):
         return ServedModels(self.folder / "cache", self.url)
 
 
-def main(folder: Path, url: str) -> None:
-    """Run the study of a folder."""
+@contextmanager
+def loaded(folder: Path, url: str) -> Iterator[ServedBench]:
+    """The study of a folder, with all of its latents: a few thousand calls."""
     (folder / "instance").mkdir(parents=True, exist_ok=True)
     with open_instance(folder / "instance") as instance:
         bench = ServedBench(folder / "study", instance)
         bench.study["llms"]["judge"] = JUDGE
+        bench.study["dictionaries"]["one"]["latents"] = "all"
         bench.url = url
+        yield bench
+
+
+def main(folder: Path, url: str) -> None:
+    """Run the study of a folder."""
+    with loaded(folder, url) as bench:
         bench.run()
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import CONCURRENCY, JUDGE, ServedBench
+from tests.served import CONCURRENCY, loaded
 from tests.servers import Canned, serving
 from tests.test_killed import FLUSH
-from tests.workbench import Workbench, open_instance
 
 KILLS = 10
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +31,17 @@ def started(folder: Path, server: Canned) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def finished(folder: Path, server: Canned) -> Workbench:
-    assert started(folder, server).wait(600) == 0
-    with open_instance(folder / "instance") as instance:
-        bench = ServedBench(folder / "study", instance)
-        bench.study["llms"]["judge"] = JUDGE
+def versions(folder: Path, server: Canned) -> dict[tuple[str, str], str | None]:
+    """Data versions once the study was run to its end."""
+    assert started(folder, server).wait(900) == 0
+    with loaded(folder, server.url) as bench:
         assert bench.stale() == {}
-        return bench
+        return bench.data_versions()
 
 
 def test_ten_kills_under_load(tmp_path: Path, server: Canned, capsys: pytest.CaptureFixture[str]) -> None:
     """Killed when the server has had so many more requests, drawn at random."""
-    whole = finished(tmp_path / "whole", server)
+    whole = versions(tmp_path / "whole", server)
     wanted = Counter(str(body["prompt"]) + str(body.get("seed")) + str(body.get("echo")) for body in server.asked)
     assert set(wanted.values()) == {1}
     server.asked.clear()
@@ -58,12 +56,12 @@ def test_ten_kills_under_load(tmp_path: Path, server: Canned, capsys: pytest.Cap
         run.send_signal(signal.SIGKILL)
         lines.append(f"kill {number + 1}: after {more} requests, {run.wait()}")
         time.sleep(2 * server.pause)  # what was under way is answered into the void
-    bench = finished(folder, server)
+    after = versions(folder, server)
 
     asked = Counter(str(body["prompt"]) + str(body.get("seed")) + str(body.get("echo")) for body in server.asked)
     repeats = sum(asked.values()) - len(asked)
     assert asked.keys() == wanted.keys()
-    assert bench.data_versions() == whole.data_versions()
+    assert after == whole
     with capsys.disabled():
         print("\n" + "\n".join(lines))
         print(f"{len(wanted)} calls wanted, {sum(asked.values())} asked, {repeats} of them again after {KILLS} kills")
