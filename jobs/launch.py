@@ -12,6 +12,7 @@ from latentlake.digest import digest
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.origins import Origins
+from latentlake.pending import ASKING
 from latentlake.plan import Plan, Planned, State, product_ranges
 
 REASON_TAG, WORK_TAG = "latentlake/reason", "latentlake/work"
@@ -55,11 +56,11 @@ def prepare(instance: dg.DagsterInstance, flow: Flow, lake: Lake, origins: Origi
     Raises:
         LatentlakeError: bad input.
     """
-    if any(
-        each.stage.kind in _VERIFIED and each.state is not State.FRESH
-        for each in Plan(flow, origins, Catalog(lake)).all
-    ):
+    wanted = {each.stage.kind for each in Plan(flow, origins, Catalog(lake)).all if each.state is not State.FRESH}
+    if wanted.intersection(_VERIFIED):
         origins.verify()
+    if wanted.intersection(ASKING):
+        origins.verify_servers()
     Catalog(lake).register(flow.study, list(flow.stages), origins.shards)
     plan = Plan(flow, origins, Catalog(lake))
     register_shards(instance, flow, plan.shards)

@@ -1,20 +1,20 @@
 """Pending calls as a batch of the OpenAI API, a line of JSON each, and its results as replies in the ledger.
 
-A batch is a way to have calls answered later and at half the price; it is no way to run. What is answered is in the ledger, and
-the next run asks for the rest: of explanations first, of scores once there are explanations.
+A batch is a way to have calls answered later; it is no way to run. What is answered is in the ledger, and the next run asks for
+the rest: of explanations first, of scores once there are explanations. Prices are those of the study, whatever batches cost.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from latentlake.engines.wire import MalformedError, UnableError, reply_of, request_of
-from latentlake.errors import InputError
+from latentlake.engines.wire import MalformedError, UnableError, failure_of, is_model, reply_of, request_of
+from latentlake.errors import InputError, nearest
 from latentlake.execute import revision_of
 from latentlake.ledger import Asker, Ledger, call_key
 from latentlake.origins import Origins
 from latentlake.pending import Pending
-from latentlake.protocols import REQUEST, SERVER, Asked, Call, Reply
+from latentlake.protocols import CONTEXT_LENGTH, REFUSAL, SERVER, Asked, Call, Reply
 from latentlake.study import Study
 
 _LAUNCH = "batch"
@@ -37,17 +37,22 @@ class Taken(NamedTuple):
 
 
 class Batch:
-    """The pending calls of the models of a study that servers run."""
+    """The pending calls of the models of a study that servers run. ``llm``: of one of them alone."""
 
-    def __init__(self, study: Study, origins: Origins, pending: Pending, ledger: Ledger) -> None:
-        self._study, self._origins, self._pending, self._ledger = study, origins, pending, ledger
+    def __init__(
+        self, study: Study, origins: Origins, pending: Pending, ledger: Ledger, llm: str | None = None
+    ) -> None:
+        self._study, self._origins, self._pending, self._ledger, self._llm = study, origins, pending, ledger, llm
+        served = [name for name, choice in study.llms.items() if choice.is_served]
+        if llm is not None and llm not in served:
+            raise InputError(f"the study has no model {llm!r} that a server runs{nearest(llm, served)}")
 
     def lines(self) -> Iterator[Line]:
         """Each call once."""
         seen: set[str] = set()
         for stage, partition, llm, asked in self._pending.all():
             choice = self._study.llms[llm]
-            if not choice.is_served:
+            if not choice.is_served or self._llm not in (None, llm):
                 continue
             revision = revision_of(self._study, self._origins, llm)
             dictionary = stage.values(partition).get("dictionary", "")
@@ -87,7 +92,10 @@ class Batch:
             if line is None:
                 unknown += 1
             else:
-                replies.setdefault(line.asker, {})[key] = _reply(line.asked.call, result)
+                reply = _reply(self._study.llms[line.asker.model].model, line.asked.call, result, number)
+                own = replies.setdefault(line.asker, {})
+                if key not in own or own[key].error:  # a file of errors beside one of results says nothing new
+                    own[key] = reply
         for asker, own in replies.items():
             self._ledger.take(asker, {key: pending[key].asked for key in own}, own, self._study.llms[asker.model].price)
         found = [reply for own in replies.values() for reply in own.values()]
@@ -98,20 +106,33 @@ class Batch:
 def _parsed(number: int, text: str) -> tuple[str, dict[str, Any]]:
     try:
         result = json.loads(text)
+        assert isinstance(result.get("response") or {}, dict)
         return str(result["custom_id"]), result
-    except (ValueError, KeyError, TypeError) as error:
+    except (AssertionError, AttributeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"line {number} is no result of a batch, which is JSON with a custom_id and a response: {text[:100]!r}"
         ) from error
 
 
-def _reply(call: Call, result: dict[str, Any]) -> Reply:
-    """The reply that a result holds; what failed may succeed when it is asked again."""
+def _reply(model: str, call: Call, result: dict[str, Any], number: int) -> Reply:
+    """The reply that a result holds; what failed may succeed when it is asked again, as when it is asked one by one.
+
+    Raises:
+        InputError: another model answered.
+    """
     response = result.get("response") or {}
-    if result.get("error") or response.get("status_code") != 200:
-        kind = SERVER if int(response.get("status_code") or 500) >= 500 else REQUEST
-        return Reply(None, None, 0, 0, 0, None, 0.0, error=kind, is_retryable=True)
+    status, body = int(response.get("status_code") or 500), response.get("body")
+    if result.get("error") or status != 200:
+        kind = failure_of(status, json.dumps([body, result.get("error")]))
+        return _failed(kind, is_retryable=kind not in (CONTEXT_LENGTH, REFUSAL))
+    said = body.get("model") if isinstance(body, dict) else None
+    if isinstance(said, str) and not is_model(model, said):
+        raise InputError(f"line {number} is what the model {said!r} said, and {model!r} was asked")
     try:
-        return reply_of(call, response.get("body"), 0.0)
+        return reply_of(call, body, 0.0)
     except (MalformedError, UnableError):
-        return Reply(None, None, 0, 0, 0, None, 0.0, error=SERVER, is_retryable=True)
+        return _failed(SERVER, is_retryable=True)
+
+
+def _failed(kind: str, is_retryable: bool) -> Reply:
+    return Reply(None, None, 0, 0, 0, None, 0.0, error=kind, is_retryable=is_retryable)

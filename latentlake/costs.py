@@ -21,7 +21,8 @@ _COLUMNS: dict[str, list[pl.Expr]] = {
 def costs(view: View, by: By = "asset") -> pl.DataFrame:
     """What the calls of a lake cost, a row for each asset, latent, launch, model or day.
 
-    A call is counted where it was first made: it costs nothing to whoever asks again, in whatever study. Columns beside the
+    A call is counted where it was first made: it costs nothing to whoever asks again, in whatever study. After maintenance, which
+    leaves one row a call, one that was made twice (two runs raced for it) counts once. Columns beside the
     groups: ``calls``; ``failed``, without an answer; ``attempts``; ``tokens_in``, of them ``tokens_cached``, ``tokens_out``;
     ``seconds``, summed over calls that may have been under way together; ``price``, in the study's currency, null where nothing
     is charged; ``first`` and ``last``, when replies came. The dearest come first, by price, then tokens.

@@ -276,7 +276,7 @@ class Executor:
             choice = self.flow.study.llms[llm]
             revision = revision_of(self.flow.study, self.origins, llm)
             asker = Asker(llm, revision, choice.engine, stage.name, dictionary, self.launch)
-            ledger = Ledger(self.lake, self.flow.study.budget, choice.price)
+            ledger = Ledger(self.lake, self.flow.study.budget, choice.price, self.handles.is_replay)
             try:
                 return ledger.ask(lambda: self.handles.llm(llm), asker, as_put(choice, asked), report)
             finally:

@@ -149,6 +149,8 @@ class FakeEmbedder:
 class FakeHandles:
     """The doors to fakes, one of each. ``coder`` gives the coder of a dictionary; ``loaded`` counts what was asked for."""
 
+    is_replay = False
+
     def __init__(self, coder: Callable[[str], Coder], subject: FakeSubject, llm: FakeLLM) -> None:
         self._coder = coder
         self._subject = subject

@@ -302,9 +302,10 @@ class Flow:
         names = [name for mark, name in choice.references() if mark.section == "llms"]
         llms = {name: self.study.llms[name] for name in names}
         own = {"model", "revision", "price"}
-        return {
-            f"llm {name}": [llm.model_dump(mode="json", exclude=own), llm.engine_version] for name, llm in llms.items()
+        said = {
+            name: llm.model_dump(mode="json", exclude=own if llm.chat else own | {"chat"}) for name, llm in llms.items()
         }
+        return {f"llm {name}": [said[name], llm.engine_version] for name, llm in llms.items()}
 
 
 def _version(code: str, choices: Any = None) -> str:

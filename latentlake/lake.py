@@ -119,6 +119,7 @@ class Lake:
         delta, declared = self._open(table), TABLES[table].empty()
         if delta is None or not values:
             return declared.lazy()
+        self._lacks(table, delta)
         wanted = pl.LazyFrame({column: values}, schema={column: pl.String})
         every = self._parquet(delta.file_uris(), include_file_paths=_FILE)
         there = every.select(column, _FILE).join(wanted, on=column, how="semi").collect(engine="streaming")
@@ -180,6 +181,7 @@ class Lake:
         if delta is not None:
             rows: Any = delta.to_pyarrow_dataset().scanner().to_reader()
             if kept is not None:
+                self._complete(table, delta)
                 rows = TABLES[table].conform(kept(self._whole(table, delta)).collect(engine="streaming"))
             with suppress(CommitFailedError):
                 write_deltalake(
@@ -239,9 +241,7 @@ class Lake:
     ) -> DeltaTable:
         table = TABLES[name]
         delta = self._open(name) or self._create(table)
-        lacking = [field for field in Schema.from_arrow(table.schema).fields if field.name in self._lacks(name, delta)]
-        if lacking:
-            delta.alter.add_columns(lacking)
+        self._complete(name, delta)
         fence()
         properties = _writer_properties(table.layout)
         commit = CommitProperties(custom_metadata=dict(facts), max_commit_retries=100)
@@ -260,6 +260,13 @@ class Lake:
                 "before stands, and the next run goes on from it"
             ) from error
         return delta
+
+    def _complete(self, name: str, delta: DeltaTable) -> None:
+        """Give a table of an older latentlake the columns that it lacks."""
+        wanted = Schema.from_arrow(TABLES[name].schema).fields
+        lacking = [field for field in wanted if field.name in self._lacks(name, delta)]
+        if lacking:
+            delta.alter.add_columns(lacking)
 
     def _create(self, table: Table) -> DeltaTable:
         return DeltaTable.create(

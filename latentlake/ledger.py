@@ -54,10 +54,15 @@ def call_key(revision: str, call: Call) -> str:
 
 
 class Ledger:
-    """The tables ``calls`` and ``prompts`` of a lake. ``budget``, ``price``: what may be spent, and what a model charges."""
+    """The tables ``calls`` and ``prompts`` of a lake. ``budget``, ``price``: what may be spent, and what a model charges.
+    ``is_replay``: failures that may pass are answers too.
+    """
 
-    def __init__(self, lake: Lake, budget: Budget | None = None, price: Price | None = None) -> None:
+    def __init__(
+        self, lake: Lake, budget: Budget | None = None, price: Price | None = None, is_replay: bool = False
+    ) -> None:
         self._lake = lake
+        self._is_replay = is_replay
         self._budget = budget or Budget()
         self._price = price
         self.spent = Spent()  # on the calls that it made
@@ -134,8 +139,8 @@ class Ledger:
 
     def replies(self, keys: Sequence[str]) -> dict[str, Reply]:
         """Replies that the ledger holds, by the keys of their calls; failures that may succeed later do not count."""
-        rows = self._lake.find("calls", "key", keys).filter(~pl.col("is_retryable")).select(_REPLY)
-        found = rows.collect(engine="streaming").sort("created_at").unique("key", keep="first")
+        rows = self._lake.find("calls", "key", keys).filter(~pl.col("is_retryable") | self._is_replay).select(_REPLY)
+        found = rows.collect(engine="streaming").sort("is_retryable", "created_at").unique("key", keep="first")
         return {row["key"]: _reply(row) for row in found.iter_rows(named=True)}
 
     def _write(

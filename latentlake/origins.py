@@ -221,13 +221,18 @@ class Origins:
             self._verify_latents(name)
         self._verify_tokens()
         self._verify_samples()
-        self._verify_servers()
+        self.verify_servers()
 
-    def _verify_servers(self) -> None:
+    def verify_servers(self) -> None:
+        """Refuse models on servers of which nothing says where these are.
+
+        Raises:
+            InputError: there is no address, or it is none.
+        """
         for name, addresses in (self._endpoints or {}).items():
-            wrong = [each for each in addresses if not each.startswith(("http://", "https://"))]
-            if wrong or not addresses:
-                said = f"is no address: {wrong[0]}" if wrong else "is not set"
+            wrong = [each for each in addresses if not each.startswith(("http://", "https://")) or "@" in each]
+            if wrong or not addresses:  # what is no address may be a key, and is not shown
+                said = "must be addresses with http:// or https:// and without a password" if wrong else "is not set"
                 raise InputError(
                     f"llms.{name}: LATENTLAKE_ENDPOINTS (or LATENTLAKE_ENDPOINTS_{name.upper()}) {said}; it says where the "
                     f"server of {self.study.llms[name].model} is, as in http://localhost:8000/v1"

@@ -28,6 +28,8 @@ class _NoModelsError(Exception):
 class _NoHandles:
     """Doors that stay shut."""
 
+    is_replay = False
+
     def _refuse(self, *_: object) -> NoReturn:
         raise _NoModelsError
 

@@ -269,7 +269,15 @@ class Coder(Protocol):
 
 
 class Handles(Protocol):
-    """Lazy access to whatever a stage computes with; a model is loaded when first asked for."""
+    """Lazy access to whatever a stage computes with; a model is loaded when first asked for.
+
+    ``is_replay``: no language model is asked, and what failed stays failed.
+    """
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the ledger alone answers."""
+        ...
 
     def subject(self, is_random: bool = False) -> Subject:
         """The study's subject, or one like it with random weights."""

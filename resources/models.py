@@ -82,6 +82,11 @@ class LazyHandles:
         self._device, self._batch_tokens = settings.device, settings.batch_tokens
         self._open: dict[str, Any] = {}
 
+    @property
+    def is_replay(self) -> bool:
+        """Whether the ledger alone answers."""
+        return self._settings.is_replay
+
     def subject(self, is_random: bool = False) -> Subject:
         """The study's subject, or one of its kind with random weights; tokenizer and weights load apart, each when needed."""
         from latentlake.engines.subject import HookedSubject
@@ -117,7 +122,8 @@ class LazyHandles:
         from latentlake.engines.openai import OpenAILLM, Traffic
 
         traffic = Traffic(concurrency=self._settings.concurrency, timeout=self._settings.timeout)
-        return OpenAILLM(self._study.llms[name].model, endpoints_of(self._study)[name], key_of(name), traffic)
+        endpoints = endpoints_of(self._study)[name]
+        return OpenAILLM(self._study.llms[name].model, endpoints, key_of(name, endpoints), traffic)
 
     def _by_vllm(self, name: str) -> LLM:
         from latentlake.engines.vllm import VLLM, Settings

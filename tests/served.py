@@ -23,7 +23,8 @@ JUDGE = {"model": MODEL, "engine": "openai", "revision": "1", "price": {"input":
 class _Handles(FakeHandles):
     """Fakes, but for the language model."""
 
-    def __init__(self, coder: Callable[[str], object], llm: Callable[[str], LLM]) -> None:
+    def __init__(self, coder: Callable[[str], object], llm: Callable[[str], LLM], is_replay: bool) -> None:
+        self.is_replay = is_replay
         super().__init__(coder, FakeSubject(WIDTH), FakeLLM())  # type: ignore[arg-type]
         self._make = llm
 
@@ -49,7 +50,7 @@ class ServedModels:
         def llm(name: str) -> LLM:
             return OpenAILLM(MODEL, [self._url], None, traffic) if self._url else Replay(name)
 
-        return _Handles(lambda name: coder_of(name, origins, lake), llm)
+        return _Handles(lambda name: coder_of(name, origins, lake), llm, is_replay=self._url is None)
 
 
 class ServedBench(Workbench):

@@ -1,5 +1,6 @@
 """A call that was answered is never made again, and the ledger gives back what the model said."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from latentlake import ledger as module
+from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger, call_key
@@ -155,6 +158,30 @@ def test_maintenance_leaves_one_row_a_call_and_a_prompt(lake: Lake) -> None:
     assert sorted(kept["attempts"]) == [3, 3, 3, 3, 3, 4]
     assert kept["error"].count() == 1
     assert Ledger(lake).replies(kept["key"].to_list()).keys() == set(kept.filter(pl.col("error").is_null())["key"])
+
+
+def test_a_ledger_of_an_older_latentlake_is_read_and_tidied(lake: Lake) -> None:
+    llm = Scripted({f"own {n}": [LATER, GOOD] for n in range(3)})
+    for _ in range(2):
+        ask(lake, llm, calls(*range(3)))
+    older = lake.scan("calls").drop("likeliest").collect().to_arrow()
+    shutil.rmtree(lake.path("calls"))
+    for rows in (older.slice(0, 3), older.slice(3)):
+        write_deltalake(lake.path("calls"), rows, mode="append")
+    keys = [call_key("rev1", each.call) for each in calls(*range(3))]
+    assert [Ledger(lake).replies(keys)[key] for key in keys] == [GOOD] * 3
+    maintain(lake, vacuum_hours=0)
+    assert lake.scan("calls").collect().height == 3
+    assert [Ledger(lake).replies(keys)[key] for key in keys] == [replace(GOOD, attempts=2)] * 3
+
+
+def test_a_ledger_of_a_newer_latentlake_is_refused_in_words(lake: Lake) -> None:
+    ask(lake, FakeLLM(), calls(1))
+    newer = lake.scan("calls").with_columns(mood=pl.lit("good")).collect().to_arrow()
+    shutil.rmtree(lake.path("calls"))
+    write_deltalake(lake.path("calls"), newer)
+    with pytest.raises(LakeError, match="Upgrade latentlake"):
+        ask(lake, FakeLLM(), calls(1, 2))
 
 
 REPLIES = {

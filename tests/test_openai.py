@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from latentlake.engines.openai import OpenAILLM, Traffic
+from latentlake.engines.wire import MalformedError, failure_of, is_model, reply_of
 from latentlake.errors import EngineError
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger
@@ -22,6 +23,7 @@ from tests.servers import (
     MODEL,
     Canned,
     Fault,
+    Sent,
     changed,
     closed,
     half,
@@ -135,6 +137,7 @@ def test_likeliest_tokens_are_kept(server: Canned) -> None:
         (Generate(4, choice=("yes", "no")), '["yes"]', '["yes"]', "unparsed"),
         (Generate(4, schema='{"type": "array"}'), "[1, 0]", "[1, 0]", None),
         (Generate(4, schema='{"type": "array"}'), "[1, 0", "[1, 0", "unparsed"),
+        (Generate(4, schema='{"type": "array"}'), '{"a": 1}', '{"a": 1}', "unparsed"),
     ],
 )
 def test_a_form_is_asked_for_and_looked_for(
@@ -291,6 +294,133 @@ def test_an_endpoint_that_goes_down_is_made_up_for_by_the_others() -> None:
         one.faults = lambda number, body: closed if number > 5 else None
         found = answers(llm_of(one, other, traffic=replace(QUICK, attempts=20)), calls(60))
         assert [each.error for each in found] == [None] * 60
+
+
+def test_an_endpoint_that_fails_at_once_does_not_draw_what_another_answers() -> None:
+    with serving() as good, serving() as bad:
+        good.pause = 0.05
+        bad.faults = lambda number, body: status(503)
+        traffic = Traffic(concurrency=16, timeout=5)
+        found = answers(llm_of(good, bad, traffic=traffic), calls(150))
+        assert [each.error for each in found] == [None] * 150
+        assert len(bad.asked) < 60
+
+
+def test_an_endpoint_without_the_model_is_left_out_of_later_runs_too(server: Canned) -> None:
+    with serving() as other:
+        other.models = ["another"]
+        other.faults = lambda number, body: status(404)
+        llm = llm_of(server, other)
+        for _ in range(3):
+            assert [each.error for each in answers(llm, calls(10))] == [None] * 10
+        assert other.asked == []
+
+
+def test_calls_that_always_fail_do_not_keep_a_run_from_its_end(server: Canned, tmp_path: Path) -> None:
+    bad = {f"own {number}" for number in range(100, 140)}
+    server.faults = lambda number, body: status(400, "no") if body["prompt"].split("\n")[1] in bad else None
+    ledger, asker = Ledger(Lake(str(tmp_path), "tiny")), Asker("judge", "rev", "openai", "scores", "one")
+    for _ in range(2):
+        found = ledger.ask(lambda: llm_of(server), asker, [Asked(0, call) for call in calls(200)], lambda *_: None)
+        assert sum(each.reply.error == "request" for each in found) == 40
+
+
+def test_an_endless_answer_is_not_waited_for(server: Canned) -> None:
+    def dribble(handler: Any, body: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(20):
+            handler.wfile.write(b" ")
+            time.sleep(0.2)
+        raise Sent
+
+    server.faults = lambda number, body: dribble if number == 0 else None
+    began = time.monotonic()
+    (reply,) = answers(llm_of(server), calls(1))
+    assert (reply.error, reply.attempts) == (None, 2)
+    assert time.monotonic() - began < 3
+
+
+def test_limits_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(EngineError, match="concurrency"):
+        Traffic(concurrency=0)
+    with pytest.raises(EngineError, match="LATENTLAKE_ENDPOINTS"):
+        OpenAILLM(MODEL, [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "is_same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("openai/gpt-4", "gpt-4-0613", True),
+        ("meta-llama/Llama-3.1-8B", "Llama-3.1-8B", True),
+        ("gpt-4", "gpt-4o", False),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("Llama-3.1-8B", "Llama-3.1-8B-Instruct", False),
+        ("qwen2-7b", "q", False),
+    ],
+)
+def test_a_model_is_known_by_its_name(asked: str, said: str, is_same: bool) -> None:
+    assert is_model(asked, said) == is_same
+
+
+# Responses that are hard to read
+
+
+def response(**fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": "stop", "text": "x", "logprobs": None} | fields
+    return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+
+
+def test_a_reply_that_was_all_thought_is_empty_and_no_text_is_none(server: Canned) -> None:
+    chat = Call("a", "b", PLAIN, chat=())
+    cut = reply_of(chat, response(message={"content": None}, finish_reason="length"), 0.0)
+    assert (cut.text, cut.finish_reason, cut.error) == ("", "length", None)
+    with pytest.raises(MalformedError):
+        reply_of(chat, response(message={"content": None}), 0.0)
+    with pytest.raises(MalformedError):
+        reply_of(Call("a", "b", PLAIN), response(finish_reason="error"), 0.0)
+
+
+@pytest.mark.parametrize("opening", [[], ["<|begin_of_text|>"]])
+def test_tokens_that_open_a_text_are_not_of_it(opening: list[str]) -> None:
+    tokens = [*opening, "The", " river", " runs", " on", "!"]
+    values = [None, *(-float(n) for n in range(1, len(tokens)))]
+    offsets = [sum(map(len, tokens[:n])) for n in range(len(tokens))]
+    echoed = {"tokens": tokens, "text_offset": offsets, "token_logprobs": values}
+    found = reply_of(Call("The river", " runs on", Score()), response(text="The river runs on!", logprobs=echoed), 0.0)
+    first = len(opening) + 2
+    assert found.logprobs == (-float(first), -float(first + 1))
+
+
+def test_an_echo_that_does_not_make_up_the_prompt_is_no_score() -> None:
+    echoed = {"tokens": ["The ", "\ufffd", "\ufffd"], "text_offset": [0, 4, 5], "token_logprobs": [None, -1.0, -2.0]}
+    found = reply_of(Call("The ", "é", Score()), response(text="The éx", logprobs=echoed), 0.0)
+    assert (found.logprobs, found.error) == (None, "unparsed")
+
+
+def test_an_empty_reply_lists_no_choice() -> None:
+    sampling = Choose((" yes", " no"))
+    for logprobs in (
+        {"tokens": [], "token_logprobs": [], "top_logprobs": []},
+        {"tokens": [" "], "token_logprobs": [-0.1], "top_logprobs": [{" ": -0.1}]},
+    ):
+        found = reply_of(Call("a", "b", sampling), response(logprobs=logprobs), 0.0)
+        assert found.logprobs == (float("-inf"), float("-inf"))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("the request exceeds the available context size", "context_length"),
+        ("This model's maximum context length is 9 tokens", "context_length"),
+        ("Invalid 'stop': array too long", "request"),
+        ("blocked, in this context, by content management", "refusal"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told_apart(said: str, kind: str) -> None:
+    assert failure_of(400, said) == kind
 
 
 # Keys

@@ -17,7 +17,7 @@ from latentlake.errors import EngineError, InputError
 from latentlake.ledger import Ledger
 from latentlake.pending import Pending
 from tests.served import JUDGE, ServedBench
-from tests.servers import Canned, answer, serving, status
+from tests.servers import Canned, answer, said, serving, status
 from tests.workbench import EVERYTHING, open_instance
 
 pytestmark = pytest.mark.xdist_group("served")
@@ -76,9 +76,18 @@ def test_a_study_is_run_with_a_server_and_rebuilt_from_its_ledger_alone(
 
 def test_a_study_without_an_address_is_refused_before_any_work(bench: ServedBench) -> None:
     bench.url = "localhost:8000"
-    with pytest.raises(InputError, match=r"llms.judge: LATENTLAKE_ENDPOINTS .* is no address: localhost:8000"):
+    with pytest.raises(InputError, match=r"llms.judge: LATENTLAKE_ENDPOINTS .* must be addresses"):
         bench.run()
     assert bench.data_versions() == {}
+
+
+def test_a_server_named_later_without_an_address_is_refused_before_any_work(bench: ServedBench) -> None:
+    bench.run()
+    before, bench.url = bench.data_versions(), "no address"
+    bench.study["explainers"]["default"]["draws"] = 4
+    with pytest.raises(InputError, match="LATENTLAKE_ENDPOINTS"):
+        bench.run()
+    assert bench.data_versions() == before
 
 
 def test_failures_are_rows_that_scores_count_and_the_next_run_asks_again(bench: ServedBench, server: Canned) -> None:
@@ -104,6 +113,40 @@ def test_failures_are_rows_that_scores_count_and_the_next_run_asks_again(bench: 
     assert bench.view().judgements.filter(scorer="detection").collect()["error"].count() == 0
     assert len(server.asked) - asked <= failed
     assert bench.run() == {}
+
+
+def test_a_judge_that_says_neither_yes_nor_no_is_a_failure_and_is_not_asked_again(
+    bench: ServedBench, server: Canned
+) -> None:
+    perhaps = {
+        "tokens": [" perhaps"],
+        "text_offset": [0],
+        "token_logprobs": [-0.1],
+        "top_logprobs": [{" perhaps": -0.1}],
+    }
+    fault = said(logprobs=perhaps)
+    server.faults = lambda number, body: fault if "Does the text" in body["prompt"] else None
+    bench.run()
+    judged = bench.view().judgements.filter(scorer="detection").collect()
+    assert set(judged["error"]) == {"no_logprobs"}
+    assert judged["probability"].count() == 0
+    scores = bench.view().scores.filter(scorer="detection").collect()
+    assert scores["value"].count() == 0
+    assert (scores["n_failed"] == scores["n"]).all()
+    asked = len(server.asked)
+    assert bench.run() == {}
+    assert len(server.asked) == asked
+
+
+def test_a_study_with_failures_is_rebuilt_with_them(bench: ServedBench, server: Canned, tmp_path: Path) -> None:
+    server.faults = lambda number, body: status(400) if number % 9 == 8 else None
+    bench.run()
+    assert bench.view().calls.collect()["is_retryable"].sum() > 5
+    for table in ("calls", "prompts"):
+        shutil.copytree(Path(bench.lake.uri) / table, tmp_path / "other" / "study" / "lake" / table)
+    for replayed in opened(tmp_path / "other", None):
+        replayed.run()
+        assert replayed.data_versions() == bench.data_versions()
 
 
 def test_what_it_cost_is_told_by_asset_latent_launch_and_model(
@@ -167,5 +210,18 @@ def test_failed_results_are_asked_again_and_what_is_none_is_refused(bench: Serve
     ]
     assert batch_of(bench).take(map(json.dumps, results)) == (0, 3, 1)
     assert [json.loads(line)["custom_id"] for line in batch_of(bench).requests()] == keys
-    with pytest.raises(InputError, match="line 2 is no result of a batch"):
-        batch_of(bench).take([json.dumps(results[0]), "{}"])
+    for none in ("{}", '{"custom_id": "x", "response": "oops"}', "[1]", "no JSON"):
+        with pytest.raises(InputError, match="line 2 is no result of a batch"):
+            batch_of(bench).take([json.dumps(results[0]), none])
+    other = {"custom_id": keys[0], "response": {"status_code": 200, "body": {"model": "another"}}}
+    with pytest.raises(InputError, match="line 1 is what the model 'another' said"):
+        batch_of(bench).take([json.dumps(other)])
+    long = {
+        "custom_id": keys[0],
+        "response": {"status_code": 400, "body": {"error": {"message": "maximum context length"}}},
+    }
+    good = json.loads(next(iter(batch_of(bench).requests())))
+    # of one call a failure and an answer, in any order: the answer counts
+    assert batch_of(bench).take(map(json.dumps, (result_of(good), results[0]))) == (1, 0, 0)
+    assert batch_of(bench).take([json.dumps({**long, "custom_id": keys[1]})]) == (0, 1, 0)
+    assert [json.loads(line)["custom_id"] for line in batch_of(bench).requests()] == keys[2:]

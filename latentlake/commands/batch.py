@@ -17,13 +17,14 @@ from latentlake.pending import Pending
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("direction", choices=["out", "in"], help="write pending calls, or read results")
+    parser.add_argument("--llm", help="of this model of the study alone: many APIs take a file for each")
     parser.add_argument("file", type=Path, help="the file of JSON lines")
 
 
 def run(options: argparse.Namespace, opened: Opened) -> None:
     """Write or read a batch."""
     pending = Pending(opened.plan, opened.flow, opened.lake, opened.origins)
-    batch = Batch(opened.study, opened.origins, pending, Ledger(opened.lake))
+    batch = Batch(opened.study, opened.origins, pending, Ledger(opened.lake), options.llm)
     if options.direction == "out":
         lines = list(batch.requests())
         options.file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

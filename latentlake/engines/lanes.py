@@ -23,11 +23,13 @@ class Lane:
     client: Any
     url: str
     most: int
+    patience: float = 60.0
     limit: float = field(init=False)
     active: int = 0
     is_probing: bool = True
     reopens: float = 0.0
     _refused: float = 0.0
+    _in_vain: int = 0
 
     def __post_init__(self) -> None:
         self.limit = float(min(_FIRST, self.most))
@@ -38,7 +40,15 @@ class Lane:
 
     def answered(self) -> None:
         """A request was answered."""
+        self._in_vain = 0
         self.limit = min(float(self.most), self.limit + (1 if self.is_probing else 1 / self.limit))
+
+    def failed(self) -> None:
+        """A request came to nothing. The endpoint is left alone for a while, longer each time: since it has room at once, it
+        would draw what others would answer.
+        """
+        self._in_vain += 1
+        self.reopens = max(self.reopens, time.monotonic() + min(self.patience, 0.05 * 2**self._in_vain))
 
     def refused(self, sent: float, wait: float) -> None:
         """A request that was sent at a time was too much; the endpoint asks to be left alone for so many seconds."""

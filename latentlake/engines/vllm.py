@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlake.engines import checkpoint
+from latentlake.engines.forms import formed
 from latentlake.engines.prompts import Prompt, Prompts, together
 from latentlake.engines.seeds import seed_of
 from latentlake.errors import EngineError
@@ -307,26 +307,13 @@ def _answer(asked: _Asked, output: Any) -> Reply:
 
 def _generated(sampling: Generate, made: Any) -> dict[str, Any]:
     finish = "length" if made.finish_reason == "length" else "stop"
-    is_unparsed = finish == "stop" and not _has_form(sampling, made.text)
+    is_unparsed = finish == "stop" and formed(sampling, made.text) is None
     fields: dict[str, Any] = {
         "text": made.text,
         "finish_reason": finish,
         "error": UNPARSED if is_unparsed else None,
     }
     return fields | (_likeliest(made.logprobs, sampling.likeliest) if sampling.likeliest else {})
-
-
-def _has_form(sampling: Generate, text: str) -> bool:
-    """Whether a text that was to have a form has it; one that was cut off may not, and says so by its finish reason."""
-    if sampling.choice:
-        return text in sampling.choice
-    if sampling.schema is None:
-        return True
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _likeliest(listed: Any, number: int) -> dict[str, Any]:

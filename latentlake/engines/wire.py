@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from latentlake.engines.forms import formed
 from latentlake.engines.seeds import seed_of
-from latentlake.protocols import REFUSAL, UNPARSED, Call, Choose, Generate, Likely, Reply, Score
+from latentlake.protocols import (
+    CONTEXT_LENGTH,
+    RATE_LIMIT,
+    REFUSAL,
+    REQUEST,
+    SERVER,
+    UNPARSED,
+    Call,
+    Choose,
+    Generate,
+    Likely,
+    Reply,
+    Score,
+)  # fmt: skip
 
 # Tokens whose log-probabilities are asked for where choices are compared: as many as servers give.
 _LISTED = 20
+_CONTEXT = re.compile(
+    r"context (length|window|size)|maximum context|available context|prompt is too long|too many tokens", re.IGNORECASE
+)
+_DATE = re.compile(r"[-:@](\d{4,8}|\d{4}-\d\d-\d\d|latest)")
+_FILTER = re.compile(r"content.?(filter|management)", re.IGNORECASE)
+# How servers say that a reply ended; what else they say is no answer.
+_FINISHED = {"stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 _SEED_BITS = 63 - 31  # some servers take seeds of 31 bits, and no more
 
 
 class MalformedError(Exception):
-    """A response that is none: what the API promises is not in it."""
+    """A response that is none: what the API promises is not in it. ``content``: what is."""
+
+    def __init__(self, reason: str, content: str) -> None:
+        super().__init__(reason)
+        self.content = content
 
 
 class UnableError(Exception):
@@ -49,6 +75,24 @@ def request_of(model: str, call: Call) -> Request:
     said = [{"role": each.role, "content": each.text} for each in call.chat]
     messages = [*said, {"role": "user", "content": call.prefix + call.suffix}]
     return Request("/chat/completions", {"model": model, "messages": messages} | _asked(call, is_chat=True))
+
+
+def failure_of(status: int, said: str, code: str | None = None) -> str:
+    """Class of the failure that a status other than 200 means, of those that are about the call."""
+    if status == 429:
+        return RATE_LIMIT
+    if status in (408, 409, 425) or status >= 500:
+        return SERVER
+    if code == "content_filter" or _FILTER.search(said):
+        return REFUSAL
+    return CONTEXT_LENGTH if code == "context_length_exceeded" or _CONTEXT.search(said) else REQUEST
+
+
+def is_model(asked: str, said: str) -> bool:
+    """Whether a server that was asked for a model answers as it: it may put a maker before the name, and a date behind it."""
+    one, other = (each.rpartition("/")[2] for each in (asked, said))
+    shorter, longer = sorted((one, other), key=len)
+    return longer == shorter or (longer.startswith(shorter) and bool(_DATE.fullmatch(longer[len(shorter) :])))
 
 
 def _asked(call: Call, is_chat: bool) -> dict[str, Any]:
@@ -103,7 +147,7 @@ def reply_of(call: Call, response: object, seconds: float, attempts: int = 1) ->
             return Reply(None, None, finish_reason=None, error=REFUSAL, **told)
         found = _found(call, choice)
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise MalformedError(f"{type(error).__name__}: {error}; it begins {json.dumps(response)[:200]}") from error
+        raise MalformedError(f"{type(error).__name__}: {error}", json.dumps(response)) from error
     return Reply(**{**told, **found})
 
 
@@ -115,26 +159,32 @@ def _found(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
     """Text, log-probabilities, finish reason and error of a reply."""
     match call.sampling:
         case Choose() as sampling:
-            places = _places(choice.get("logprobs"))
-            listed = places[0][1] if places else ()
-            if not listed:
+            if choice.get("logprobs") is None:
                 raise UnableError("it gives no log-probabilities")
+            places = _places(choice["logprobs"])  # none where the reply is empty
+            listed = places[0][1] if places else ()
             return _answer(logprobs=_of_choices(sampling.choices, listed, call.chat is not None))
         case Score():
             if not choice.get("logprobs") or not str(choice["text"]).startswith(call.prefix):
                 raise UnableError("it does not echo prompts with their log-probabilities")
-            return _answer(logprobs=_of_suffix(choice["logprobs"], len(call.prefix), len(call.prefix + call.suffix)))
+            logprobs = _of_suffix(choice["logprobs"], call.prefix, call.suffix)
+            return _answer(logprobs=logprobs, error=UNPARSED if logprobs is None else None)
         case Generate() as sampling:
             text = choice["text"] if call.chat is None else choice["message"]["content"]
-            finish = "length" if choice["finish_reason"] == "length" else "stop"
+            finish = _FINISHED[choice["finish_reason"]]
+            if text is None and finish == "length":  # it was all spent on what is not shown
+                text = ""
+            assert isinstance(text, str), "no text"
             likeliest: dict[str, Any] = {}
             if sampling.likeliest:
-                places = _places(choice.get("logprobs"))
+                if choice.get("logprobs") is None:
+                    raise UnableError("it gives no log-probabilities")
+                places = _places(choice["logprobs"])
                 likeliest = {
                     "logprobs": tuple(own.logprob for own, _ in places),
                     "likeliest": tuple(listed[: sampling.likeliest] for _, listed in places),
                 }
-            return _structured(sampling, str(text), finish) | likeliest
+            return _structured(sampling, text, finish) | likeliest
 
 
 def _answer(**fields: Any) -> dict[str, Any]:
@@ -142,19 +192,11 @@ def _answer(**fields: Any) -> dict[str, Any]:
 
 
 def _structured(sampling: Generate, text: str, finish: str) -> dict[str, Any]:
-    """A text that was to have a form, held against it: servers do not all know what they are asked."""
-    if not sampling.choice and sampling.schema is None:
-        return _answer(text=text, finish_reason=finish)
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text.strip() if sampling.choice else None
-    named = next((each for each in (value, text.strip()) if each in sampling.choice), None)
-    if sampling.choice and named is not None:
-        return _answer(text=named, finish_reason=finish)
-    if not sampling.choice and value is not None:
-        return _answer(text=text, finish_reason=finish)
-    return _answer(text=text, finish_reason=finish, error=None if finish == "length" else UNPARSED)
+    """A text held against its form, which not all servers see to; what was cut off says so by its finish reason."""
+    reply = formed(sampling, text)
+    if reply is None:
+        return _answer(text=text, finish_reason=finish, error=None if finish == "length" else UNPARSED)
+    return _answer(text=reply, finish_reason=finish)
 
 
 def _places(logprobs: Mapping[str, Any] | None) -> list[tuple[Likely, tuple[Likely, ...]]]:
@@ -185,17 +227,25 @@ def _of_choices(choices: Sequence[str], listed: Sequence[Likely], is_chat: bool)
     """For each choice the log-probability of the longest listed token that begins it. A chat's reply begins without a space."""
 
     def of(choice: str) -> float:
-        begins = [each for each in listed if each.token and choice.startswith(each.token)]
+        begins = [each for each in listed if each.token.strip() and choice.startswith(each.token)]
         return max(begins, key=lambda each: len(each.token)).logprob if begins else -inf
 
     return tuple(of(choice.strip() if is_chat else choice) for choice in choices)
 
 
-def _of_suffix(logprobs: Mapping[str, Any], start: int, end: int) -> tuple[float, ...]:
-    """Of an echoed prompt the tokens that end behind the prefix; the first token of a prompt has no log-probability."""
-    rows = zip(logprobs["tokens"], logprobs["text_offset"], logprobs["token_logprobs"], strict=True)
-    return tuple(
-        float(value)
-        for token, offset, value in rows
-        if offset < end and offset + len(token) > start and value is not None
-    )
+def _of_suffix(logprobs: Mapping[str, Any], prefix: str, suffix: str) -> tuple[float, ...] | None:
+    """Of an echoed prompt the tokens that end behind the prefix, by their texts: what servers say of offsets counts tokens that
+    open a text, which the text has not. None where the texts do not make up the prompt, as where a character is cut in two.
+    """
+    tokens, prompt = [str(each) for each in logprobs["tokens"]], prefix + suffix
+    opening = next((n for n in range(min(3, len(tokens))) if "".join(tokens[n:]).startswith(prompt)), None)
+    if opening is None:
+        return None
+    found, end = [], 0
+    for token, value in zip(tokens[opening:], logprobs["token_logprobs"][opening:], strict=True):
+        if end >= len(prompt):
+            break
+        end += len(token)
+        if end > len(prefix) and value is not None:
+            found.append(float(value))
+    return tuple(found) if found or not suffix else None
