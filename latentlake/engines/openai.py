@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from latentlake.engines.background import Taker, taken
 from latentlake.engines.lanes import Lane, Lanes
+from latentlake.engines.order import together
 from latentlake.engines.wire import MalformedError, Request, UnableError, failure_of, is_model, reply_of, request_of
 from latentlake.errors import EngineError, nearest
 from latentlake.protocols import RATE_LIMIT, REQUEST, SERVER, TRANSPORT, Call, Reply
@@ -108,7 +109,7 @@ class OpenAILLM:
             usable = Lanes(await self._looked_for(lanes) if self._usable is None else lanes)
             self._in_vain = 0
             async with asyncio.TaskGroup() as group:
-                for index in _order(calls):
+                for index in together(calls):
                     await taker.place()
                     self._require_hope()
                     group.create_task(self._give(index, calls[index], usable, taker))
@@ -254,14 +255,6 @@ class OpenAILLM:
 
     def _scrubbed(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
-
-
-def _order(calls: Sequence[Call]) -> list[int]:
-    """Calls that share a prefix one after the other, in order of first appearance: servers keep what they read last."""
-    first: dict[tuple[object, str], int] = {}
-    for index, call in enumerate(calls):
-        first.setdefault((call.chat, call.prefix), index)
-    return sorted(range(len(calls)), key=lambda index: first[calls[index].chat, calls[index].prefix])
 
 
 def _parsed(text: str) -> Any:

@@ -112,12 +112,3 @@ class Prompts:
         if not tokens:
             raise InputError(f"Model {self._path}: an empty prefix needs a BOS token, and its tokenizer has none.")
         return tokens
-
-
-def together(calls: Sequence[Call]) -> list[int]:
-    """Indices of calls such that those that share what comes before their suffix follow one another, in order of first
-    appearance: engines keep what they read last."""
-    first: dict[tuple[object, str], int] = {}
-    for index, call in enumerate(calls):
-        first.setdefault((call.chat, call.prefix), index)
-    return sorted(range(len(calls)), key=lambda index: first[calls[index].chat, calls[index].prefix])

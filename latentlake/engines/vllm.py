@@ -13,7 +13,8 @@ from typing import Any
 
 from latentlake.engines import checkpoint
 from latentlake.engines.forms import formed
-from latentlake.engines.prompts import Prompt, Prompts, together
+from latentlake.engines.order import together
+from latentlake.engines.prompts import Prompt, Prompts
 from latentlake.engines.seeds import seed_of
 from latentlake.errors import EngineError
 from latentlake.protocols import CONTEXT_LENGTH, UNPARSED, Call, Choose, Generate, Likely, Reply, Sampling, Score
