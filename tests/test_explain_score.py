@@ -1,130 +1,28 @@
 """Windows are marked, replies become hypotheses and judgements, and whatever fails is counted and never a value."""
 
 import re
-from collections.abc import Callable, Sequence
-from functools import cache
-from itertools import accumulate, groupby
+from itertools import groupby
 from math import log
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlake.explainers import Hypothesis
 from latentlake.explainers.tokens import list_tokens
-from latentlake.fakes import FakeEmbedder, FakeHandles, FakeLLM, FakeSubject
-from latentlake.flow import Flow
+from latentlake.fakes import FakeEmbedder
 from latentlake.ledger import call_key
 from latentlake.marking import mark, marked_words
 from latentlake.metrics import auroc
-from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Reply, Score
+from latentlake.protocols import Call, Choose, Generate, Reply, Score
 from latentlake.scorers import Case
 from latentlake.stages import explanations, scores
 from latentlake.stages.explanations import choose
 from latentlake.stages.scores import partners
-from latentlake.study import Study, load_study
-from latentlake.tables import TABLES
-from latentlake.work import Work
-
-STUDY: dict[str, Any] = {
-    "name": "tiny",
-    "blocks": 1,
-    "corpus": {"sources": {"d": {"path": "*"}}},
-    "subject": {"model": "m"},
-    "dictionaries": {"one": {"hookpoint": "h", "coder": "c"}},
-    "samples": {
-        "strong": {"split": "explain", "sampler": "top", "windows": 3},
-        "select": {"split": "select", "windows": 4, "negatives": 4},
-        "test": {"split": "score", "windows": 8, "negatives": 8},
-    },
-    "llms": {
-        "judge": {"model": "m", "engine": "transformers"},
-        "embedder": {"model": "e", "engine": "sentence_transformers"},
-    },
-    "explainers": {
-        "tokens": {"method": "tokens", "n": 3},
-        "default": {
-            "method": "pattern", "llm": "judge", "sample": "strong", "select_sample": "select", "embedder": "embedder",
-        },
-    },
-    "scorers": {
-        "detection": {
-            "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "together": 1, "llm": "judge",
-        },
-        "surprisal": {"method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
-        "embedding": {
-            "method": "embedding", "explainers": ["default"], "sample": "test", "windows": 4, "embedder": "embedder",
-        },
-    },
-}  # fmt: skip
-
-Answering = Callable[[Call], Reply]
-
-
-@cache
-def study() -> Study:
-    """The study of these tests, read from a file as any other."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "study.yaml"
-        path.write_text(yaml.safe_dump(STUDY))
-        return load_study(path)
-
-
-def reply(text: str | None = None, logprobs: tuple[float, ...] | None = None, **more: Any) -> Reply:
-    return Reply(**{**vars(Reply(text, logprobs, 1, 0, 1, "stop", 0.0)), **more})
-
-
-TIMEOUT = reply(error="timeout", is_retryable=True)
-
-
-class Quiet:
-    """A progress that tells nobody."""
-
-    def share(self, share: float) -> None:
-        """Of what is done."""
-
-
-class Stub:
-    """What a stage is given: frames by input, and an answer for every call; ``asked`` remembers the calls."""
-
-    def __init__(self, answering: Answering | None = None, **frames: pl.DataFrame) -> None:
-        self.frames = {name.replace("__", "/"): frame for name, frame in frames.items()}
-        self.answering = answering
-        self.asked: list[Asked] = []
-
-    def work(self, stage: str) -> Work:
-        """One partition of a stage."""
-        return Work(
-            study=study(),
-            stage=Flow(study())[stage],
-            values={"dictionary": "one", "block": "0"},
-            shards=("s",),
-            origins=cast(Any, None),
-            handles=FakeHandles(cast(Any, None), FakeSubject(), FakeLLM()),
-            progress=cast(Any, Quiet()),
-            read=lambda name, table: self.frames[name].lazy(),
-            ask=self.ask,
-            keep=cast(Any, None),
-        )
-
-    def ask(self, llm: str, asked: Sequence[Asked]) -> list[Answer]:
-        """Answers in the order of the calls."""
-        assert llm == "judge"
-        assert self.answering is not None
-        self.asked += asked
-        return [Answer(call_key("rev", each.call), self.answering(each.call)) for each in asked]
-
-
-def rows_of(table: str, rows: Any) -> list[dict[str, Any]]:
-    """What a stage gave, as the table takes it."""
-    return TABLES[table].conform(rows).to_pylist()
-
+from tests.stub import TIMEOUT, Answering, Stub, examples_frame, explanations_frame, latents_frame, reply, rows_of
 
 # marking
 
@@ -209,38 +107,6 @@ def test_a_token_list_names_different_words(texts: list[str], explanation: str |
     found = list_tokens(texts, 3)
     assert found.explanation == explanation
     assert found.error == (None if explanation else "no_tokens")
-
-
-def latents_frame(**tokens: Sequence[str]) -> pl.DataFrame:
-    """Latents by number (``l3``) with their top tokens; l0 is not chosen."""
-    rows = [
-        {
-            "latent": int(name[1:]),
-            "is_chosen": name != "l0",
-            "top_tokens": [{"token": n, "text": text, "count": 1, "mass": 1.0} for n, text in enumerate(texts)],
-        }
-        for name, texts in tokens.items()
-    ]
-    schema = TABLES["latents"].empty().schema
-    return pl.DataFrame(rows, schema={name: schema[name] for name in ("latent", "is_chosen", "top_tokens")})
-
-
-def examples_frame(sample: str, rows: Sequence[tuple[int, bool, Sequence[str], Sequence[float]]]) -> pl.DataFrame:
-    """Windows as (latent, whether it fires, pieces, activations), ranked in order; one context a window."""
-    ranks: dict[tuple[int, bool], int] = {}
-    full = []
-    for context, (latent, is_activating, pieces, activations) in enumerate(rows):
-        rank = ranks[latent, is_activating] = ranks.get((latent, is_activating), -1) + 1
-        full.append(
-            {
-                "sample": sample, "dictionary": "one", "block": 0, "latent": latent, "rank": rank,
-                "is_activating": is_activating, "source": "quantiles" if is_activating else "random",
-                "decile": 1 if is_activating else None, "shard": "s", "context": context, "start": 0,
-                "tokens": [1] * len(pieces), "activations": list(activations), "text": "".join(pieces),
-                "offsets": list(accumulate(map(len, pieces[:-1]), initial=0)),
-            }
-        )  # fmt: skip
-    return pl.DataFrame(full, schema=TABLES["examples"].empty().schema)
 
 
 def test_the_token_explainer_lists_words_or_says_that_there_are_none() -> None:
@@ -359,14 +225,6 @@ def test_partners_are_one_cycle_through_all_latents(latents: list[int], seed: in
 
 
 # judging
-
-
-def explanations_frame(texts: dict[int, str | None]) -> pl.DataFrame:
-    rows = [
-        {"explainer": "default", "dictionary": "one", "block": 0, "latent": latent, "explanation": text}
-        for latent, text in texts.items()
-    ]
-    return pl.DataFrame(rows, schema=TABLES["explanations"].empty().schema)
 
 
 def windows(*latents: int, positives: int = 5, negatives: int = 5) -> pl.DataFrame:

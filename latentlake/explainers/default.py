@@ -69,7 +69,7 @@ class Showing(Asking):
         yield f"{n}. {in_a_line(mark(pieces, own, threshold, '<<', '>>'))}"
         if self.activations and strongest:
             told = [
-                f"{piece.strip()} {floor(_STEPS * value / strongest)}"
+                f"{in_a_line(piece)} {floor(_STEPS * value / strongest)}"
                 for piece, value in zip(pieces, own, strict=True)
                 if value > 0 and value >= threshold and piece.strip()
             ]

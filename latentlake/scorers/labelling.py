@@ -162,7 +162,8 @@ def _probabilities(reply: Reply, n: int) -> list[float | None]:
     begins = text.rindex("[")
     digits = [begins + each.start() for each in re.finditer("[01]", text[begins:])]
     end = 0
-    for own, listed in zip(reply.logprobs or (), reply.likeliest or (), strict=True):
+    places = zip(reply.logprobs or (), reply.likeliest, strict=True) if reply.likeliest else ()
+    for own, listed in places:
         token = next((each.token for each in listed if each.logprob == own and text.find(each.token, end) >= 0), None)
         if not token:
             continue
