@@ -73,12 +73,19 @@ class Pending:
 
     def of(self, stage: Stage, partition: str) -> Mapping[str, Sequence[Asked]]:
         """Calls of one partition whose inputs are there, by model, as they would be put to it."""
+        made = self.made(stage, partition)
+        return {llm: Ledger(self._lake).missing(self.revision(llm), asked) for llm, asked in made.items()}
+
+    def revision(self, llm: str) -> str:
+        """What the answers of a model follow from, for the ledger."""
+        return revision_of(self._flow.study, self._origins, llm)
+
+    def made(self, stage: Stage, partition: str) -> Mapping[str, Sequence[Asked]]:
+        """The same with those that the ledger holds: all calls that the partition is made with."""
         found: dict[str, list[Asked]] = {}
 
         def ask(llm: str, asked: Sequence[Asked]) -> list[Answer]:
-            revision = revision_of(self._flow.study, self._origins, llm)
-            put = as_put(self._flow.study.llms[llm], asked)
-            found.setdefault(llm, []).extend(Ledger(self._lake).missing(revision, put))
+            found.setdefault(llm, []).extend(as_put(self._flow.study.llms[llm], asked))
             return [Answer("", Reply(None, None, 0, 0, 0, None, 0.0, error="not_made")) for _ in asked]
 
         with suppress(_NoModelsError):
