@@ -270,7 +270,7 @@ class Flow:
             f"explanations/{name}",
             "explanations",
             ("dictionary", "block"),
-            (Input("latents"), *self._inputs(choice)),
+            (Input("latents"), *map(Input, choice.reads), *self._inputs(choice)),
             ("explanations", "hypotheses"),
             self._method_version("1", choice),
             {"explainer": name},

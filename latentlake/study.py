@@ -286,6 +286,16 @@ class Study(Choices):
                 self._check(f"{section}.{name}", entry)
         return self
 
+    @model_validator(mode="after")
+    def _explainers_have_what_they_read(self) -> "Study":
+        for name, entry in self.explainers.items():
+            missing = [section for section in entry.reads if getattr(self, section) is None]
+            if missing:
+                raise ValueError(
+                    f"explainers.{name} reads {missing[0]}, but `{missing[0]}` is null; leave that out, or name another method"
+                )
+        return self
+
     def _check(self, where: str, entry: Choices) -> None:
         for mark, name in entry.references():
             known = {} if mark.section == "prompts" else getattr(self, mark.section)
