@@ -99,7 +99,7 @@ def write_study(folder: Path, partitions: int) -> Path:
                 "method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
             },
             "detection": {
-                "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
+                "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "together": 1, "llm": "judge",
             },
         },
     }  # fmt: skip

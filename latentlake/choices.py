@@ -49,4 +49,7 @@ SelectSample = Annotated[str, Refers("samples", split="select")]
 ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
+# Of `X | None` pydantic keeps no marks of X, so that what may be left out is marked as a whole.
+SelectSampleOrNone = Annotated[str | None, Refers("samples", split="select")]
+EmbedderNameOrNone = Annotated[str | None, Refers("llms", is_embedder=True)]
 ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

@@ -58,10 +58,13 @@ def settings_of(sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in asdict(sampling).items() if name not in later or value != later[name]}
 
 
+Role = Literal["system", "user", "assistant"]
+
+
 class Message(NamedTuple):
     """Something said in a chat."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     text: str
 
 

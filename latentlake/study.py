@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from latentlake.choices import Choices, EmbedderName, Name, Positive
+from latentlake.choices import Choices, EmbedderNameOrNone, Name, Positive
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
@@ -98,7 +98,7 @@ class Sample(Choices):
     stride: Positive | None = None
     alignment: Literal["grid", "centred"] = "grid"
     negatives: Annotated[int, Field(ge=0)] | dict[NegativeSource, Positive] = 0
-    embedder: EmbedderName | None = None
+    embedder: EmbedderNameOrNone = None
     seed: int = 0
 
     @property
@@ -313,15 +313,15 @@ class Study(Choices):
 
     def _check_sample(self, where: str, name: str, split: str | None, entry: Choices) -> None:
         """What explains does not select or judge; and a sample has as many windows as are asked of it."""
-        sample, windows = self.samples[name], getattr(entry, "windows", 0)
+        sample, needs = self.samples[name], getattr(entry, "needs", 0)
         if sample.split != split:
             raise ValueError(
                 f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}"
             )
-        if split != "explain" and not sample.sources:
+        if (split != "explain" or hasattr(entry, "negatives")) and not sample.sources:
             raise ValueError(f"{where} compares windows with others, but samples.{name} has no negatives")
-        if split == "score" and windows > sample.windows:
-            raise ValueError(f"{where} judges {windows} windows, but samples.{name} draws only {sample.windows}")
+        if needs > sample.windows:
+            raise ValueError(f"{where} judges {needs} windows, but samples.{name} draws only {sample.windows}")
 
 
 def load_study(path: str | Path) -> Study:

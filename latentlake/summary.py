@@ -28,7 +28,7 @@ def summarize(view: View) -> str:
 def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
     """A row a latent and explainer, a column a scorer: the score, and in brackets the control's."""
     keys = ["dictionary", "latent", "explainer"]
-    own, control = (scores.filter(is_own) for is_own in (pl.col("control").is_null(), pl.col("control").is_not_null()))
+    own, control = (scores.filter(which) for which in (pl.col("control").is_null(), pl.col("control") == "shuffled"))
     both = own.join(control, on=[*keys, "scorer"], how="left", suffix="_control").with_columns(
         shown=pl.format("{} ({})", _two_digits("value"), _two_digits("value_control"))
     )
@@ -58,7 +58,7 @@ def means(scores: pl.DataFrame) -> pl.DataFrame:
                 "dictionary": dictionary,
                 "explainer": explainer,
                 "scorer": scorer,
-                "explanation of": "another latent" if control else "the latent",
+                "explanation of": {None: "the latent", "shuffled": "another latent", "empty": "nothing"}[control],
                 "mean": mean,
                 "low": low,
                 "high": high,

@@ -138,7 +138,12 @@ _BLOCK = Column("block", INT, "block of the dictionary: `latent * blocks // widt
 _LATENT = Column("latent", INT, "index of the latent in its dictionary")
 _EXPLAINER = Column("explainer", STRING, "name of the explainer")
 _SCORER = Column("scorer", STRING, "name of the scorer")
-_CONTROL = Column("control", STRING, "null for the latent's own explanation; `shuffled` for another latent's", True)
+_CONTROL = Column(
+    "control",
+    STRING,
+    "null for the latent's own explanation, `shuffled` for another latent's, `empty` for an empty one",
+    True,
+)
 _CONTEXT = Column("context", INT, "index of the context in its shard")
 _START = Column("start", INT, "position of the window's first token in its context")
 _ERROR = Column("error", STRING, "class of the failure, null where there is none", True)
@@ -510,13 +515,19 @@ _DECLARED = (
             _SCORER,
             *_UNIT,
             _CONTROL,
-            Column("explanation_latent", INT, "latent whose explanation was judged"),
+            Column("explanation_latent", INT, "latent whose explanation was judged, null for an empty one", True),
             _SHARD,
             _CONTEXT,
             _START,
-            Column("source", STRING, "how the window was drawn"),
+            Column(
+                "source",
+                STRING,
+                "how the window was drawn; `wrong_tokens` where the latent fires, but on other tokens than are marked",
+            ),
             Column("decile", INT, "decile of strength, null if not activating", True),
-            Column("is_activating", BOOL, "whether the latent fires in the window"),
+            Column(
+                "is_activating", BOOL, "whether the latent fires in the window, and where tokens are marked, on these"
+            ),
             Column("prediction", BOOL, "whether the judge says that it fires", True),
             Column("probability", DOUBLE, "probability that the judge gives to that", True),
             Column("measure", DOUBLE, "what the scorer measured: a cosine, or nats", True),

@@ -54,7 +54,9 @@ STUDY: dict[str, Any] = {
         },
     },
     "scorers": {
-        "detection": {"method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
+        "detection": {
+            "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "together": 1, "llm": "judge",
+        },
         "surprisal": {"method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
         "embedding": {
             "method": "embedding", "explainers": ["default"], "sample": "test", "windows": 4, "embedder": "embedder",
@@ -403,15 +405,17 @@ def by_control(rows: list[dict[str, Any]], metric: str = "auroc") -> dict[tuple[
     return {(row["latent"], row["control"]): row for row in rows if row["metric"] == metric}
 
 
-def test_each_explanation_is_held_against_its_own_and_another_latent_s_windows() -> None:
+def test_a_latent_s_windows_are_held_against_its_explanation_another_latent_s_and_an_empty_one() -> None:
     texts = {3: "three", 5: "five", 8: "eight"}
     stub, judgements, _ = scored("detection", texts, windows(3, 5, 8, 9), says_yes)
     partner = partners(np.array([3, 5, 8]), 0)
-    assert len(judgements) == len(stub.asked) == 3 * 2 * 8
-    for row, asked in zip(judgements, stub.asked, strict=True):
-        wanted = row["latent"] if row["control"] is None else partner[row["latent"]]
+    assert len(judgements) == len(stub.asked) == 3 * 3 * 8
+    calls = {call_key("rev", asked.call): asked for asked in stub.asked}
+    for row in judgements:
+        asked = calls[row["call"]]
+        wanted = {None: row["latent"], "shuffled": partner[row["latent"]], "empty": None}[row["control"]]
         assert row["explanation_latent"] == wanted
-        assert texts[wanted] in asked.call.prefix
+        assert asked.call.prefix.endswith(f"Description: {'' if wanted is None else texts[wanted]}\n")
         assert asked.latent == row["latent"]
         assert window_of(asked.call).split()[:2] == ["yes" if row["is_activating"] else "no", str(row["latent"])]
         assert row["call"] == call_key("rev", asked.call)
@@ -450,7 +454,7 @@ def test_failed_judgements_are_counted_and_bound_the_score() -> None:
 
     _, judgements, rows = scored("detection", {3: "three", 5: "five"}, windows(3, 5), answering)
     failed = [row for row in judgements if row["error"]]
-    assert len(failed) == 4
+    assert len(failed) == 6
     for row in failed:
         assert (row["error"], row["prediction"], row["probability"], row["measure"]) == ("timeout", None, None, None)
         assert row["call"] is not None
@@ -480,8 +484,8 @@ def test_every_metric_of_a_scorer_counts_failures() -> None:
 def test_a_latent_without_an_explanation_has_a_score_row_with_the_reason() -> None:
     _, judgements, rows = scored("detection", {3: "three", 4: None, 5: "five"}, windows(3, 4, 5), says_yes)
     assert {row["latent"] for row in judgements} == {3, 5}
-    assert {row["explanation_latent"] for row in judgements} == {3, 5}
-    for control in (None, "shuffled"):
+    assert {row["explanation_latent"] for row in judgements} == {3, 5, None}
+    for control in (None, "shuffled", "empty"):
         row = by_control(rows)[4, control]
         assert (row["value"], row["n"], row["n_failed"], row["error"]) == (None, 0, 0, "no_explanation")
         assert by_control(rows)[3, control]["error"] is None
@@ -489,7 +493,7 @@ def test_a_latent_without_an_explanation_has_a_score_row_with_the_reason() -> No
 
 def test_a_block_with_a_single_explanation_has_no_shuffled_control_and_says_why() -> None:
     _, judgements, rows = scored("detection", {3: "three", 4: None}, windows(3, 4), says_yes)
-    assert {row["control"] for row in judgements} == {None}
+    assert {row["control"] for row in judgements} == {None, "empty"}
     row = by_control(rows)[3, "shuffled"]
     assert (row["value"], row["n"], row["error"]) == (None, 0, "no_partner")
     assert by_control(rows)[3, None]["value"] == 1.0
@@ -509,7 +513,7 @@ def test_a_score_that_is_not_defined_says_why(examples: pl.DataFrame, reason: st
 def test_a_block_without_explanations_asks_nothing(texts: dict[int, str | None]) -> None:
     stub, judgements, rows = scored("detection", texts, windows(3), None)
     assert judgements == stub.asked == []
-    controls = [(latent, control) for latent in texts for control in (None, "shuffled")]
+    controls = [(latent, control) for latent in texts for control in (None, "shuffled", "empty")]
     assert sorted(by_control(rows), key=str) == sorted(controls, key=str)
     assert {row["error"] for row in rows} == {"no_explanation" for _ in texts}
 

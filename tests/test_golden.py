@@ -10,22 +10,22 @@ import dagster as dg
 
 from definitions import build_definitions
 from latentlake.prompts import read_prompt
+from latentlake.protocols import Score
 from latentlake.study import load_study
 from latentlake.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-FILLED = {
-    "pattern": ({}, {"words": "<words>", "texts": "- <text one>\n- <text two>"}),
-    "surprisal": ({"explanation": "<explanation>"}, {"window": "<window>"}),
-    "detection": ({"explanation": "<explanation>"}, {"window": "<window>"}),
-}
+FILLED = {"explanation": "<explanation>", "window": "<window>", "windows": "1. <one>\n2. <two>", "words": "<words>"}
+FILLED |= {"texts": "- <one>\n- <two>", "others": "1. <another>"}
+PROMPTS = sorted(path.stem for path in (ROOT / "latentlake" / "prompts").glob("*.txt"))
 
 
-def prompt_text(name: str) -> str:
-    """A packaged prompt with its places filled."""
-    prompt, (prefix, suffix) = read_prompt(name, ROOT), FILLED[name]
-    return prompt.fill_prefix(**prefix) + prompt.fill_suffix(**suffix)
+def prompt_text(name: str, is_chat: bool) -> str:
+    """A packaged prompt with its places filled, as the messages of a chat or as one text."""
+    call = read_prompt(name, ROOT).call(Score(), is_chat, FILLED)
+    said = "".join(f"[{each.role}]\n{each.text}\n" for each in call.chat or ())
+    return said + ("[user]\n" if said else "") + call.prefix + call.suffix
 
 
 def asset_graph() -> str:
@@ -52,8 +52,9 @@ def asset_graph() -> str:
 
 def expected() -> dict[Path, str]:
     """Each golden file and what it must hold."""
-    prompts = {GOLDEN / f"prompt_{name}.txt": prompt_text(name) for name in FILLED}
-    return {**prompts, GOLDEN / "asset_graph.json": asset_graph(), ROOT / "docs" / "tables.md": markdown()}
+    texts = {GOLDEN / f"prompt_{name}.txt": prompt_text(name, is_chat=False) for name in PROMPTS}
+    chats = {GOLDEN / f"chat_{name}.txt": prompt_text(name, is_chat=True) for name in PROMPTS}
+    return {**texts, **chats, GOLDEN / "asset_graph.json": asset_graph(), ROOT / "docs" / "tables.md": markdown()}
 
 
 def test_golden_files_hold_what_the_code_makes() -> None:
@@ -62,8 +63,8 @@ def test_golden_files_hold_what_the_code_makes() -> None:
     }
 
 
-def test_every_packaged_prompt_has_a_golden_file() -> None:
-    assert {path.stem for path in (ROOT / "latentlake" / "prompts").glob("*.txt")} == set(FILLED)
+def test_no_golden_file_is_of_a_prompt_that_is_no_more() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {path.name for path in expected() if path.parent == GOLDEN}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "latentlake/corpora": [
         f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
     ],
-    "latentlake/prompts": ["latentlake.digest"],
+    "latentlake/prompts": ["latentlake.digest", "latentlake.protocols"],
     "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
@@ -50,7 +50,9 @@ MAY_IMPORT = {
     "latentlake/explainers": [
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
     ],
-    "latentlake/scorers": [f"latentlake.{name}" for name in ("choices", "protocols", "registry", "scorers", "work")],
+    "latentlake/scorers": [
+        f"latentlake.{name}" for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "work")
+    ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")
     ],

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from latentlake.errors import StudyChangedError, StudyError
+from latentlake.protocols import Score
 from latentlake.study import Study, load_study, require_unchanged
 
 TEXT = """\
@@ -326,7 +327,8 @@ def test_a_prompt_that_is_missing_or_undivided_is_refused(file: Path) -> None:
     (file.parent / "mine.txt").write_text("no divider: $words $texts")
     assert "mine.txt" in refusal(file)
     (file.parent / "mine.txt").write_text("before\n%%\n$words $texts\n")
-    assert load_study(file).prompt("mine.txt").fill_suffix(words="a", texts="b") == "a b"
+    filled = load_study(file).prompt("mine.txt").call(Score(), False, {"words": "a", "texts": "b"})
+    assert (filled.prefix, filled.suffix) == ("before", "a b")
 
 
 def test_comments_layout_and_key_order_do_not_change_the_digest(file: Path) -> None:

@@ -85,7 +85,7 @@ STUDY: dict[str, Any] = {
         },
         "surprisal": {"method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge"},
         "detection": {
-            "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
+            "method": "detection", "explainers": ["default"], "sample": "test", "windows": 4, "together": 1, "llm": "judge",
             "prompt": "detection.txt",
         },
     },

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from textwrap import fill
 from typing import Any
 
@@ -92,15 +93,18 @@ def _explanations(found: Trace) -> Iterator[str]:
 
 def _scores(scores: pl.DataFrame) -> Iterable[str]:
     keys = ["explainer", "scorer", "metric"]
-    both = scores.filter(_IS_OWN).join(scores.filter(~_IS_OWN), on=keys, how="left", suffix="_control")
-    head = [*keys, "score", "95 %", "another latent's", "windows", "failed"]
+    both = scores.filter(_IS_OWN)
+    for control in ("shuffled", "empty"):
+        both = both.join(scores.filter(control=control), on=keys, how="left", suffix=f"_{control}")
+    head = [*keys, "score", "95 %", "another latent's", "an empty one", "windows", "failed"]
     return _table([head, *([*(row[key] for key in keys), *_score(row)] for row in both.iter_rows(named=True))])
 
 
 def _score(row: Row) -> list[str]:
     interval = "" if row["low"] is None else f"{row['low']:.2f}–{row['high']:.2f}"
     value = row["error"] or f"{row['value']:.2f}"
-    return [value, interval, _number(row["value_control"]), str(row["n"]), str(row["n_failed"] or "")]
+    controls = [_number(row[f"value_{control}"]) for control in ("shuffled", "empty")]
+    return [value, interval, *controls, str(row["n"]), str(row["n_failed"] or "")]
 
 
 def _hypotheses(hypotheses: pl.DataFrame) -> Iterable[str]:
@@ -135,19 +139,26 @@ def _judgements(found: Trace, few: int | None) -> Iterator[str]:
     judged = judged if few is None else judged.filter(_IS_OWN)
     if len(judged):
         yield "worst first; misranked: share of the windows of the other kind that lie on the wrong side of this one"
-    for (explainer, scorer, control), group in groupby(
-        judged.iter_rows(named=True), lambda row: (row["explainer"], row["scorer"], row["control"])
-    ):
+    of = itemgetter("explainer", "scorer", "control")
+    for _, group in groupby(judged.iter_rows(named=True), of):
         rows = list(group)
         shown = rows[:few]
-        whose = f"latent {rows[0]['explanation_latent']}'s explanation by" if control else "explanation by"
-        yield f"{scorer} of the {whose} {explainer}, {rows[0]['explanation']!r}: {_of(shown, rows)}"
+        yield f"{rows[0]['scorer']} of {_whose(rows[0])}: {_of(shown, rows)}"
         for row in shown:
             yield from _window(_judged(row), row)
 
 
+def _whose(row: Row) -> str:
+    """The explanation that was judged."""
+    if row["control"] == "empty":
+        return "an empty explanation"
+    whose = f"latent {row['explanation_latent']}'s explanation by" if row["control"] else "the explanation by"
+    return f"{whose} {row['explainer']}, {row['explanation']!r}"
+
+
 def _judged(row: Row) -> str:
-    truth = f"fires (decile {row['decile']})" if row["is_activating"] else "does not fire"
+    elsewhere = "fires, but not where it was marked" if row["source"] == "wrong_tokens" else "does not fire"
+    truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
     if row["error"]:
         return f"{truth}, failed: {row['error']}"
     labels = {True: "yes, ", False: "no, ", None: ""}

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from latentlake.choices import LLMName, Refers
-from latentlake.protocols import Answer, Asked, Call, Score
+from latentlake.marking import in_a_line
+from latentlake.protocols import Answer, Asked, Score
 from latentlake.registry import SCORERS
-from latentlake.scorers import Case, Judgement, Scorer
+from latentlake.scorers import EXPLANATIONS, Case, Judgement, Scorer
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -28,23 +29,19 @@ class Surprisal(Scorer):
 
     @property
     def most_calls(self) -> int:
-        """One a window, activating or not, for the explanation, the control and the neutral text."""
-        return 6 * self.windows
+        """One a window, activating or not, for each explanation and the neutral text."""
+        return (EXPLANATIONS + 1) * 2 * self.windows
 
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """Differences of log-likelihoods, as measures."""
-        neutral = [Case(case.latent, self.neutral, case.text) for case in cases]
-        prompt = work.study.prompt(self.prompt)
+        prompt, is_chat = work.study.prompt(self.prompt), work.study.llms[self.llm].chat
+        said = [*((case, self.neutral) for case in cases), *((case, case.explanation) for case in cases)]
         asked = [
             Asked(
                 case.latent,
-                Call(
-                    prompt.fill_prefix(explanation=case.explanation),
-                    prompt.fill_suffix(window=" ".join(case.text.split())),
-                    Score(),
-                ),
+                prompt.call(Score(), is_chat, {"explanation": in_a_line(explanation), "window": in_a_line(case.text)}),
             )
-            for case in (*neutral, *cases)
+            for case, explanation in said
         ]
         answers = work.ask(self.llm, asked)
         return [_compare(*pair) for pair in zip(answers[len(cases) :], answers[: len(cases)], strict=True)]

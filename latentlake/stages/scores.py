@@ -13,7 +13,8 @@ from latentlake.scorers import Case, Judgement, Scorer
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
-SHUFFLED = "shuffled"
+# What a latent's windows are held against beside its own explanation.
+SHUFFLED, EMPTY = "shuffled", "empty"
 
 
 def compute(work: Work) -> Tables:
@@ -43,46 +44,46 @@ def partners(latents: np.ndarray, seed: int) -> dict[int, int]:
 
 
 def _given(explained: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Which explanation is held against which latent: its own, then another's; with the reason where there is none.
+    """Which explanation is held against which latent: its own, another's, and an empty one; with the reason where there is none.
 
-    Partners are drawn among latents that have an explanation, so that a failure costs one score and not two.
+    Partners are drawn among latents that have an explanation, so that a failure costs one score and not two. What a latent
+    without an explanation would make of an empty one is not asked: it could be compared with nothing.
     """
     texts = dict(zip(explained["latent"], explained["explanation"], strict=True))
     able = np.array([latent for latent, text in texts.items() if text is not None], dtype=np.int64)
     partner = partners(able, seed)
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[int, str | None, int | None, str | None, str | None]] = []
     for latent, text in texts.items():
         other = partner.get(latent)
-        reason = None if text is not None else "no_explanation"
-        rows.append(
-            {"latent": latent, "control": None, "explanation_latent": latent, "explanation": text, "error": reason}
-        )
-        alone = reason or (None if other is not None else "no_partner")
-        rows.append(
-            {
-                "latent": latent,
-                "control": SHUFFLED,
-                "explanation_latent": latent if other is None else other,
-                "explanation": None if other is None else texts[other],
-                "error": alone,
-            }
-        )
+        missing = None if text is not None else "no_explanation"
+        alone = missing or (None if other is not None else "no_partner")
+        rows.append((latent, None, latent, text, missing))
+        rows.append((latent, SHUFFLED, other, None if other is None else texts[other], alone))
+        rows.append((latent, EMPTY, None, None if missing else "", missing))
     schema = {"latent": pl.Int32, "control": pl.String, "explanation_latent": pl.Int32, "explanation": pl.String}
-    return pl.DataFrame(rows, schema={**schema, "error": pl.String})
+    return pl.DataFrame(rows, schema={**schema, "error": pl.String}, orient="row")
 
 
 def _judge(work: Work, scorer: Scorer, given: pl.DataFrame) -> pl.DataFrame:
     """A row for each explanation and window, in the order of latents, controls and ranks."""
-    windows = work.frame(f"examples/{scorer.sample}").filter(pl.col("rank") < scorer.windows)
-    columns = ["latent", "shard", "context", "start", "source", "decile", "is_activating", "rank", "text"]
-    rows = given.filter(pl.col("explanation").is_not_null()).drop("error")
-    rows = rows.join(windows.select(columns).collect(), on="latent")
-    rows = rows.sort("latent", "control", "is_activating", "rank", nulls_last=False)
-    cases = [Case(*each) for each in rows.select("latent", "explanation", "text").iter_rows()]
+    windows = scorer.shown(work.frame(f"examples/{scorer.sample}"))
+    windows = windows.with_columns(order=_order(windows, work.study.seed))
+    rows = given.filter(pl.col("explanation").is_not_null()).drop("error").join(windows, on="latent")
+    rows = rows.sort("latent", "control", "is_activating", "source", "rank", nulls_last=False)
+    cases = [Case(*each) for each in rows.select("latent", "explanation", "text", "control", "order").iter_rows()]
     judged = scorer.judge(work, cases) if cases else []
     schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
     answers = pl.DataFrame([_row(each) for each in judged], schema={**schema, "call": pl.String})
-    return pl.concat([rows.drop("explanation", "rank", "text"), answers], how="horizontal")
+    return pl.concat([rows.drop("explanation", "rank", "text", "order"), answers], how="horizontal")
+
+
+def _order(windows: pl.DataFrame, seed: int) -> pl.Series:
+    """Numbers that put windows in an order which tells nothing of them: hashes of their places in the sample, so that a window
+    that is replaced leaves the others in the prompts in which they are.
+    """
+    latents = mix(windows["latent"].to_numpy().astype(np.uint64), seed_of("order", seed))
+    places = 2 * windows["rank"].to_numpy().astype(np.uint64) + windows["is_activating"].to_numpy()
+    return pl.Series(mix(places, latents))
 
 
 def _row(judgement: Judgement) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Fuzzing scoring: a language model says of each window whether the tokens marked in it fit the explanation (arXiv 2410.13928).
+
+Right answers are yes where the marks stand on the tokens on which the latent fires, and no where they stand on others: of windows
+in which it does not fire, or, harder, of windows in which it fires elsewhere. Such marks are copied from a window in which the
+latent fires, each of them once, so that neither their number nor their positions tell anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from latentlake.digest import mix, seed_of
+from latentlake.marking import mark, pieces_of
+from latentlake.registry import SCORERS
+from latentlake.scorers import SHOWN
+from latentlake.scorers.labelling import Labelling
+
+WRONG_TOKENS = "wrong_tokens"  # as a source of windows to which no is the right answer
+
+
+@SCORERS.register("fuzzing")
+class Fuzzing(Labelling):
+    """``negatives``: where marks are wrong: in windows in which the latent does not fire (``non_activating``), in ``windows``
+    more in which it does, on other tokens (``wrong_tokens``), or in both. ``marked_above``: tokens are marked from this share of
+    the window's strongest activation.
+    """
+
+    version: ClassVar[str] = "1"
+    method: Literal["fuzzing"]
+    negatives: tuple[Literal["non_activating", "wrong_tokens"], ...] = Field(("non_activating",), min_length=1)
+    marked_above: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    @property
+    def most_calls(self) -> int:
+        """One for so many windows, of each kind, and each explanation."""
+        kinds = 1 + len(set(self.negatives))
+        return super().most_calls * kinds // 2 + kinds
+
+    @property
+    def needs(self) -> int:
+        """As many again where tokens are wrong."""
+        return self.windows * (2 if WRONG_TOKENS in self.negatives else 1)
+
+    def shown(self, windows: pl.LazyFrame) -> pl.DataFrame:
+        """Windows with marks."""
+        columns = [*SHOWN, "offsets", "activations"]
+        drawn = (
+            windows.filter(pl.col("rank") < self.needs)
+            .select(columns)
+            .sort("latent", "is_activating", "rank")
+            .collect()
+        )
+        groups = drawn.partition_by("latent", maintain_order=True)
+        rows = [row for group in groups for row in self._marked(group.to_dicts())]
+        return pl.DataFrame(rows, schema={name: drawn.schema[name] for name in SHOWN})
+
+    def _marked(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The windows of one latent, those that it fires in by rank behind the others."""
+        own = [row for row in rows if row["is_activating"] and row["rank"] < self.windows]
+        others = [row for row in rows if not row["is_activating"] and row["rank"] < self.windows]
+        wrong = [row for row in rows if row["is_activating"] and row["rank"] >= self.windows]
+        right = [self._active(row) for row in own]
+        for row, places in zip(own, right, strict=True):
+            yield {**row, "text": _with_marks(row, places)}
+        negatives = {"non_activating": others, "wrong_tokens": wrong}
+        for kind in dict.fromkeys(self.negatives):
+            for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
+                text = _with_marks(row, _moved(row, right[donor]) if right else [])
+                told = {"is_activating": False, "source": WRONG_TOKENS, "decile": None} if kind == WRONG_TOKENS else {}
+                yield {**row, **told, "text": text}
+
+    def _active(self, row: dict[str, Any]) -> list[int]:
+        """Tokens to be marked in a window in which the latent fires: those that can be seen."""
+        threshold = self.marked_above * max(row["activations"])
+        pieces = pieces_of(row["text"], row["offsets"])
+        return [n for n, each in enumerate(row["activations"]) if each >= threshold and pieces[n].strip()]
+
+
+def _donors(rows: Sequence[dict[str, Any]], donors: int) -> list[int]:
+    """For each window another whose marks it takes, each as often as any other: drawn by the places of windows in the sample,
+    not by their texts, so that a window that is replaced changes no other's marks but the one's that took its own.
+    """
+    if not rows or not donors:
+        return [0] * len(rows)
+    order = np.argsort(mix(np.arange(donors), seed_of("donors", rows[0]["latent"], rows[0]["is_activating"])))
+    return [int(order[row["rank"] % donors]) for row in rows]
+
+
+def _moved(row: dict[str, Any], places: Sequence[int]) -> list[int]:
+    """Places for as many marks, where possible the same: on tokens that can be seen, and on which the latent does not fire. A
+    mark that cannot stand where it should goes to the nearest token where it can; to which side first, a hash of the window says.
+    """
+    pieces = pieces_of(row["text"], row["offsets"])
+    free = {n for n, piece in enumerate(pieces) if piece.strip() and row["activations"][n] <= 0}
+    side = 1 if seed_of("side", row["shard"], row["context"], row["start"]) % np.uint64(2) else -1
+    taken: list[int] = []
+    for place in places:
+        steps = (place + sign * step for step in range(len(pieces)) for sign in (side, -side))
+        found = next((each for each in steps if each in free), None)
+        if found is not None:
+            free.remove(found)
+            taken.append(found)
+    return taken
+
+
+def _with_marks(row: dict[str, Any], places: Sequence[int]) -> str:
+    pieces, marked = pieces_of(row["text"], row["offsets"]), set(places)
+    return mark(pieces, [float(n in marked) for n in range(len(pieces))], 0.5, "<<", ">>")
