@@ -75,6 +75,7 @@ def write_study(folder: Path, partitions: int) -> Path:
         "corpus": {"sources": {"docs": {"path": "*.jsonl"}}},
         "subject": {"model": "model"},
         "reconstruction": None,
+        "logits": None,
         "dictionaries": {f"d{number}": entry for number in range(DICTIONARIES)},
         "samples": {
             "strong": {"split": "explain", "windows": 4},

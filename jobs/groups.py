@@ -17,7 +17,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
         "Models, corpus, activations, latents and examples: all that needs no language model but the subject.",
         (
             *("subject", "llms", "selections", "contexts", "coder", "dictionaries", "reconstructions"),
-            *("activations", "neighbours", "latents", "examples"),
+            *("activations", "neighbours", "latents", "logits", "examples"),
         ),
     ),
     "explain": ("Explanations of the chosen latents.", ("explanations",)),

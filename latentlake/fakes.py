@@ -87,6 +87,15 @@ class FakeSubject:
             losses[np.cumsum([0, *(len(contexts[index]) for index in batch[:-1])])] = np.nan
             yield batch, losses
 
+    def unembed(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Products with a fixed random vector for each token."""
+        import torch
+
+        grid = np.arange(self.width * self.vocabulary, dtype=np.uint64).reshape(self.width, -1)
+        head = torch.from_numpy(mix(grid, seed_of("head", self._draw)) / np.float64(2**63) - 1)
+        logits: torch.Tensor = torch.nn.functional.normalize(directions.double(), dim=1) * self.width**0.5 @ head
+        return logits
+
     def _states(self, context: Sequence[int], hookpoint: str) -> np.ndarray:
         tokens = np.asarray(context, dtype=np.uint64)
         pairs = tokens * np.uint64(1000) + np.concatenate([[np.uint64(0)], tokens[:-1]]) // np.uint64(8)

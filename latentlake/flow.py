@@ -206,6 +206,7 @@ class Flow:
             activations,
             *self._neighbours(),
             latents,
+            *self._logits(),
             *map(self._examples, study.samples),
         ]
 
@@ -217,6 +218,14 @@ class Flow:
         inputs = (Input("dictionaries"), Input("activations"), Input("contexts"))
         code = _version("1", choices)
         return [Stage("neighbours", "neighbours", ("dictionary", "block"), inputs, ("neighbours",), code)]
+
+    def _logits(self) -> list[Stage]:
+        """What latents promote, where the study asks for it."""
+        if self.study.logits is None:
+            return []
+        inputs = (Input("subject"), Input("dictionaries"), Input("latents"))
+        code = _version("1", self.study.logits.model_dump())
+        return [Stage("logits", "logits", ("dictionary", "block"), inputs, ("logits",), code)]
 
     def _examples(self, name: str) -> Stage:
         study, sample = self.study, self.study.samples[name]
@@ -261,7 +270,7 @@ class Flow:
             f"explanations/{name}",
             "explanations",
             ("dictionary", "block"),
-            (Input("latents"), *self._inputs(choice)),
+            (Input("latents"), *map(Input, choice.reads), *self._inputs(choice)),
             ("explanations", "hypotheses"),
             self._method_version("1", choice),
             {"explainer": name},

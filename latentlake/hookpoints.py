@@ -25,6 +25,9 @@ SITES = {
     "mlp.neurons": "neurons",
 }
 
+# the residual stream itself, and what is added to it
+_RESIDUAL = ("", "input", "attention", "mlp")
+
 # TransformerLens, and with it SAELens and Gemma Scope's own loaders
 _TRANSFORMER_LENS = {
     "hook_resid_post": "",
@@ -96,6 +99,12 @@ def written_by(hookpoint: str, writes: str | None) -> str:
         return neutral(writes)
     site = site_of(hookpoint)
     return site._replace(site="mlp").name if site is not None and site.site == "mlp.input" else neutral(hookpoint)
+
+
+def is_residual(hookpoint: str) -> bool:
+    """Whether what a hookpoint gives is in the residual stream as it is: the stream itself, or what a block adds to it."""
+    site = site_of(hookpoint)
+    return site is not None and site.site in _RESIDUAL
 
 
 def all_sites(layers: int, widths: dict[str, int]) -> dict[str, int]:

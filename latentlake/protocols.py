@@ -230,6 +230,17 @@ class Subject(Protocol):
         """
         ...
 
+    def unembed(self, directions: torch.Tensor) -> torch.Tensor:
+        """What directions in the residual stream add to the logits, whatever their lengths: float64 [n, vocabulary] of
+        directions [n, width].
+
+        Each is scaled to a mean square of 1, as if it were all that the residual stream holds at the end, and goes through the
+        final norm and the unembedding. What these give of nothing, their biases, is subtracted; what a model does to
+        logits afterwards (a factor, soft capping), which keeps their order, is left out. The logits of a direction do not depend
+        on those beside it, but for the last digits of double precision. The direction 0 adds nothing.
+        """
+        ...
+
 
 class Firings(NamedTuple):
     """What fires: entry i says that on input ``rows[i]`` latent ``latents[i]`` has the activation ``values[i]``.

@@ -66,6 +66,14 @@ class Neighbours(Choices):
     k: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
+class Logits(Choices):
+    """What latents promote. ``k``: of how many tokens the logits are kept, of those that a latent's decoder direction promotes
+    most, and of those that it suppresses most.
+    """
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
 class Sample(Choices):
     """Windows drawn for each latent from one split.
 
@@ -190,7 +198,7 @@ class Study(Choices):
 
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
     ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
-    ``neighbours``: which latents are near to one another; null: that is not asked.
+    ``neighbours``: which latents are near to one another; ``logits``: which tokens they promote; null: that is not asked.
     """
 
     name: Name
@@ -203,6 +211,7 @@ class Study(Choices):
     reconstruction: Reconstruction | None = Reconstruction()
     selection: Selection = Selection()
     neighbours: Neighbours | None = Neighbours()
+    logits: Logits | None = Logits()
     samples: dict[Name, Sample] = {}
     llms: dict[Name, LLMChoice] = {}
     explainers: dict[Name, ExplainerChoice] = {}
@@ -275,6 +284,16 @@ class Study(Choices):
         for section, entries in sections.items():
             for name, entry in entries.items():
                 self._check(f"{section}.{name}", entry)
+        return self
+
+    @model_validator(mode="after")
+    def _explainers_have_what_they_read(self) -> "Study":
+        for name, entry in self.explainers.items():
+            missing = [section for section in entry.reads if getattr(self, section) is None]
+            if missing:
+                raise ValueError(
+                    f"explainers.{name} reads {missing[0]}, but `{missing[0]}` is null; leave that out, or name another method"
+                )
         return self
 
     def _check(self, where: str, entry: Choices) -> None:

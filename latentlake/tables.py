@@ -18,6 +18,7 @@ TIME = pa.timestamp("us", tz="UTC")
 TOKENS = pa.list_(INT)
 DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("number", INT), ("start", INT), ("end_offset", INT)]))
 TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LONG), ("mass", DOUBLE)]))
+LOGITS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("logit", DOUBLE)]))
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
 PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
@@ -405,6 +406,28 @@ _DECLARED = (
             "encoder_rank",
             "co_occurrence_rank",
         ),
+        partition_by=("dictionary", "block"),
+    ),
+    Table(
+        "logits",
+        "What the chosen latents promote: logits of a latent's decoder direction, as if it were all that the residual stream "
+        "holds at the end (scaled to a mean square of 1, through the final norm and the unembedding, without their biases), less "
+        "their mean over all tokens that have a text. The others, special or padding, are left out.",
+        (
+            *_UNIT,
+            Column(
+                "promoted", LOGITS, "tokens with the largest logits, largest first; null where there are none", True
+            ),
+            Column("suppressed", LOGITS, "tokens with the smallest, smallest first; likewise", True),
+            Column(
+                "error",
+                STRING,
+                "`not_residual` where the decoder does not write to the residual stream, `no_direction` where it writes nothing",
+                True,
+            ),
+        ),
+        keys=_UNIT_KEYS,
+        identity=("latent", "promoted", "suppressed", "error"),
         partition_by=("dictionary", "block"),
     ),
     Table(

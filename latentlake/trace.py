@@ -25,7 +25,7 @@ class Trace:
     ``text``, the call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so
     that the mean over the windows of a kind is 1 - AUROC. ``hypotheses``: with the call of each. A call is null where none was
     made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows
-    in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``: the one row of the latent.
+    in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``: the latent's row.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
     """
 
@@ -37,6 +37,7 @@ class Trace:
     hypotheses: pl.DataFrame
     examples: pl.DataFrame
     latents: pl.DataFrame
+    logits: pl.DataFrame
     dictionaries: pl.DataFrame
     subject: pl.DataFrame
     llms: pl.DataFrame
@@ -68,6 +69,7 @@ def trace(view: View, dictionary: str, latent: int, explainer: str | None = None
         hypotheses=_with_calls(view, hypotheses),
         examples=examples,
         latents=latents,
+        logits=_rows(view, "logits", concerned, latent).collect(),
         dictionaries=_rows(view, "dictionaries", concerned).collect(),
         subject=view.subject.collect(),
         llms=_rows(view, "llms", concerned).sort("llm").collect(),

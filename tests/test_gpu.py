@@ -95,3 +95,10 @@ def test_answers_are_the_same(model: Path) -> None:
     for cpu, gpu in zip(answers("cpu"), answers("cuda"), strict=True):
         assert (gpu.text, gpu.tokens_in, gpu.tokens_out) == (cpu.text, cpu.tokens_in, cpu.tokens_out)
         assert gpu.logprobs == (None if cpu.logprobs is None else pytest.approx(cpu.logprobs, abs=2e-3))
+
+
+def test_directions_promote_the_same_tokens(model: Path) -> None:
+    cpu, gpu = (HookedSubject(model, device=device).unembed(directions(50)) for device in ("cpu", "cuda"))
+    spread = HookedSubject(model, device="auto").unembed(directions(50).cuda())
+    torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(spread.cpu(), cpu, rtol=1e-5, atol=1e-5)

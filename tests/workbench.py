@@ -61,6 +61,7 @@ STUDY: dict[str, Any] = {
     "dictionaries": {"one": {"hookpoint": "layers.1", "coder": "coders/one", "latents": 6}},
     "reconstruction": None,
     "neighbours": None,
+    "logits": None,
     "selection": {"window": 8, "min_windows": {"explain": 4, "select": 2, "score": 4}},
     "samples": {
         "strong": {"split": "explain", "sampler": "top", "windows": 3},

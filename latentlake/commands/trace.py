@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         return
     few = None if options.all else _FEW
     sections = {
-        f"Latent {found.latent} of {found.dictionary}": _statistics(found.latents.row(0, named=True)),
+        f"Latent {found.latent} of {found.dictionary}": _statistics(found),
         "Explanations": _explanations(found),
         "Scores": _scores(found.scores),
         "Hypotheses": _hypotheses(found.hypotheses),
@@ -66,7 +66,8 @@ def _plain(value: Any) -> Any:
     return json.loads(value.write_json()) if isinstance(value, pl.DataFrame) else value
 
 
-def _statistics(row: Row) -> Iterator[str]:
+def _statistics(found: Trace) -> Iterator[str]:
+    row = found.latents.row(0, named=True)
     peak = max(1, *row["histogram"])
     bars = "".join(_BARS[round(n / peak * (len(_BARS) - 1))] if n else " " for n in row["histogram"])
     tokens = ", ".join(f"{each['text'].strip()!r} ×{each['count']}" for each in row["top_tokens"][:8])
@@ -75,6 +76,14 @@ def _statistics(row: Row) -> Iterator[str]:
     yield f"activations  0 |{bars}| {row['max_activation']:.3g}"
     yield f"windows      {splits}"
     yield f"top tokens   {tokens}"
+    for promoting in found.logits.iter_rows(named=True):
+        yield f"promotes     {_logits(promoting, 'promoted')}"
+        yield f"suppresses   {_logits(promoting, 'suppressed')}"
+
+
+def _logits(row: Row, name: str) -> str:
+    """The first tokens of a list, or why there is none."""
+    return row["error"] or ", ".join(f"{each['text']!r} {each['logit']:.1f}" for each in row[name][:8])
 
 
 def _explanations(found: Trace) -> Iterator[str]:

@@ -19,6 +19,7 @@ _OUT_OF_NEURONS = ("down_proj", "dense_4h_to_h", "c_proj", "fc2", "w2", "wo", "f
 _INTO_NEURONS = ("fc1",)  # of families whose block has no module for its MLP
 
 
+_FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f", "norm_f", "ln_out", "layer_norm")
 _NORMS_AFTER = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),
     ("post_self_attn_layernorm", "post_mlp_layernorm"),
@@ -58,6 +59,23 @@ def blocks_of(decoder: nn.Module) -> str:
         )
     shallowest: str = min(lists, key=lambda name: (name.count("."), name))
     return shallowest
+
+
+def final_norm_of(decoder: nn.Module) -> str:
+    """Name of the norm between a decoder's last block and the head.
+
+    Raises:
+        InputError: there is no module beside the blocks that is called like one.
+    """
+    around = blocks_of(decoder).rpartition(".")[0]
+    beside = dict(decoder.get_submodule(around).named_children())
+    found = next((name for name in _FINAL_NORMS if name in beside), None)
+    if found is None:
+        raise UnknownArchitectureError(
+            f"unknown architecture: no module of a {type(decoder).__name__} ({', '.join(beside)}) is called "
+            f"{' or '.join(_FINAL_NORMS)}, so that what a latent promotes is not known; give `logits: null` in the study"
+        )
+    return f"{around}.{found}".removeprefix(".")
 
 
 def place_of(decoder: nn.Module, hookpoint: str) -> Place:

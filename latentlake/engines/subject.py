@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from latentlake.engines.batches import cut
 from latentlake.engines.loading import load_model, load_tokenizer, random_model
-from latentlake.engines.modules import Place, blocks_of, hook, place_of, replace
+from latentlake.engines.modules import Place, blocks_of, final_norm_of, hook, place_of, replace
 from latentlake.engines.skeleton import config_of, decoder_of, skeleton
 from latentlake.errors import InputError
 from latentlake.protocols import Splice, Tokenized
@@ -23,6 +24,7 @@ logger = logging.getLogger("latentlake.engines")
 
 States = dict[str, Tensor]
 _LOGITS = 2**27  # numbers that the head gives at once: 512 MiB in float32
+_WEIGHTS = 2**24  # numbers of the unembedding that are made double at once: 128 MiB
 
 
 class HookedSubject:
@@ -246,6 +248,34 @@ class HookedSubject:
                 handle.remove()
         losses = torch.nn.functional.cross_entropy(logits.mT, tokens[:, 1:].to(logits.device), reduction="none")
         return _end_to_end(torch.nn.functional.pad(losses, (1, 0), value=torch.nan)[..., None], is_token)[:, 0]
+
+    @torch.inference_mode()
+    def unembed(self, directions: Tensor) -> Tensor:
+        """What directions [n, width] add to the logits: float64 [n, vocabulary], on the head's device; as
+        `latentlake.protocols.Subject`. No block of the model runs.
+
+        The norm takes each direction by itself and in single precision, as it is written for.
+        """
+        norm, weight = self._head
+        lengths = directions.double().square().mean(1, keepdim=True).sqrt()
+        scaled = (directions / lengths.clamp(min=torch.finfo(torch.float64).tiny)).to(weight.device, torch.float32)
+        nothing = norm(torch.zeros_like(weight[:1], dtype=torch.float32))
+        states = [norm(each) - nothing for each in torch.split(scaled, 1)]
+        normed = torch.cat([nothing[:0], *states]).to(weight.device, torch.float64)
+        rows = torch.split(weight, max(1, _WEIGHTS // weight.shape[1]))
+        return torch.cat([normed @ some.double().T for some in rows], dim=1)
+
+    @cached_property
+    def _head(self) -> tuple[nn.Module, Tensor]:
+        """The final norm, in single precision, and the unembedding [vocabulary, width]. Of a model that nothing else has loaded
+        whole, the rest is let go of."""
+        model = self.__dict__.get("_whole")
+        if model is None:
+            logger.info("loading the head of %s", self._path.name)
+            model = self._model()
+        decoder, head = decoder_of(model), model.get_output_embeddings()
+        norm = deepcopy(decoder.get_submodule(final_norm_of(decoder)))
+        return self._placed(norm.float()), self._placed(head).weight
 
     def _splice(
         self, decoder: nn.Module, batch: list[int], splice: Splice, places: dict[str, Place], is_token: Tensor

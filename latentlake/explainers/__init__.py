@@ -30,10 +30,12 @@ class Hypothesis:
 class Explainer(Choices):
     """The settings of an explainer, and what it does.
 
-    ``version``: raised by hand whenever the same settings would give other hypotheses.
+    ``version``: raised by hand whenever the same settings would give other hypotheses. ``reads``: stages that it reads beside
+    `latents` and its samples, named like the sections of the study that ask for them.
     """
 
     version: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
     method: str
 
     @property

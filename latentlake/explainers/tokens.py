@@ -32,10 +32,14 @@ def top_words(work: "Work", latents: Sequence[int]) -> dict[int, list[str]]:
     return {row["latent"]: [each["text"] for each in row["top_tokens"]] for row in rows.iter_rows(named=True)}
 
 
+def words_of(texts: Sequence[str]) -> list[str]:
+    """The different words among the texts of tokens, in order. A token that is a part of a character has no text of its own."""
+    return list(dict.fromkeys(text.strip() for text in texts if text.strip() and "\ufffd" not in text))
+
+
 def list_tokens(texts: Sequence[str], n: int) -> Hypothesis:
     """The first n different words among the texts of tokens, as an explanation."""
-    # A token that is a part of a character has no text of its own.
-    words = list(dict.fromkeys(text.strip() for text in texts if text.strip() and "\ufffd" not in text))[:n]
+    words = words_of(texts)[:n]
     if not words:
         return Hypothesis("tokens", None, error="no_tokens")
     return Hypothesis("tokens", ", ".join(words))

@@ -17,8 +17,8 @@ from tests.prove.quickstart import Quickstart
 SCORES = {"scores/default/embedding": 2, "scores/default/surprisal": 2, "scores/default/detection": 2}
 SMALL = {"scores/default/small": 2}
 BELOW = {
-    "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2, "explanations/default": 2,
-    "scores/tokens/embedding": 2, **SCORES,
+    "logits": 2, "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2,
+    "explanations/default": 2, "scores/tokens/embedding": 2, **SCORES,
 }  # fmt: skip
 CHECKED = {"reconstructions": 1}
 NEAR = {"neighbours": 2}
