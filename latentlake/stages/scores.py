@@ -19,9 +19,9 @@ def compute(work: Work) -> Tables:
     scorer = work.study.scorers[work.stage.constants["scorer"]]
     given = _given(explained, work.study.seed)
     judgements = _judge(work, scorer, given)
-    scores = score(given, judgements, scorer.is_labelling)
-    judged = judgements.with_columns(**work.columns(len(judgements)))
-    return {"judgements": judged, "scores": scores.with_columns(**work.columns(len(scores)))}
+    scores, slices = score(given, judgements, scorer.is_labelling)
+    tables = {"judgements": judgements, "scores": scores, "slices": slices}
+    return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
 
 def partners(latents: np.ndarray, seed: int) -> dict[int, int]:
