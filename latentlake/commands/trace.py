@@ -83,15 +83,22 @@ def _explanations(found: Trace) -> Iterator[str]:
 
 def _scores(scores: pl.DataFrame) -> Iterable[str]:
     keys = ["explainer", "scorer", "metric"]
-    both = scores.filter(_IS_OWN).join(scores.filter(~_IS_OWN), on=keys, how="left", suffix="_control")
-    head = [*keys, "score", "95 %", "another latent's", "windows", "failed"]
-    return _table([head, *([*(row[key] for key in keys), *_score(row)] for row in both.iter_rows(named=True))])
+    controls = scores["control"].drop_nulls().unique().sort().to_list()
+    both = scores.filter(_IS_OWN)
+    for control in controls:
+        given = scores.filter(control=control).select(*keys, pl.col("value").alias(f"value_{control}"))
+        both = both.join(given, on=keys, how="left", maintain_order="left")
+    head = [*keys, "score", "95 %", *controls, "windows", "failed"]
+    return _table(
+        [head, *([*(row[key] for key in keys), *_score(row, controls)] for row in both.iter_rows(named=True))]
+    )
 
 
-def _score(row: Row) -> list[str]:
+def _score(row: Row, controls: Sequence[str]) -> list[str]:
     interval = "" if row["low"] is None else f"{row['low']:.2f}–{row['high']:.2f}"
     value = row["error"] or f"{row['value']:.2f}"
-    return [value, interval, _number(row["value_control"]), str(row["n"]), str(row["n_failed"] or "")]
+    others = [_number(row[f"value_{control}"]) for control in controls]
+    return [value, interval, *others, str(row["n"]), str(row["n_failed"] or "")]
 
 
 def _hypotheses(hypotheses: pl.DataFrame) -> Iterable[str]:
