@@ -63,7 +63,7 @@ def latents(rows: pl.DataFrame) -> alt.HConcatChart:
 
 def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
     """Rows of `scores` and of `judgements`: AUROC of latents, and judgements by decile of activation, each of the latent's
-    own explanation and of another's.
+    own explanation and of the controls.
 
     Dashed: chance, and the judgements of windows in which the latent does not fire.
     """

@@ -8,7 +8,7 @@ import argparse
 
 import polars as pl
 
-from latentlake.console import as_text, with_interval
+from latentlake.console import as_text, two_digits, with_interval
 from latentlake.leaderboard import leaderboard
 from latentlake.opened import Opened
 
@@ -39,27 +39,18 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
 
 
 def shown(board: pl.DataFrame) -> pl.DataFrame:
-    """What fits a terminal."""
-    controls = [name.removeprefix("over_") for name in board.columns if f"{name}_low" in board.columns]
-    over = [
-        with_interval(f"over_{name}", f"over_{name}_low", f"over_{name}_high").alias(f"over {name}")
-        for name in controls
-    ]
-    names = {"variance_unexplained": "unexplained", "cross_entropy_added": "CE added", "firing_weighted": "weighted"}
-    columns = (
-        "dictionary",
-        "hookpoint",
-        "width",
-        "kind",
-        "k",
-        "l0",
-        "variance_unexplained",
-        "cross_entropy_added",
-        "control",
-    )
-    filled = [pl.col("kind", "control").fill_null("")]
-    return (
-        board.with_columns(filled)
-        .select(*columns, "explained", with_interval("mean", "low", "high"), "firing_weighted", *over)
-        .rename(names)
-    )
+    """What fits a terminal. FVU: share of the variance that is not reconstructed."""
+    over = [name for name in board.columns if f"{name}_low" in board.columns]
+    figures = {
+        "l0": "L0",
+        "variance_unexplained": "FVU",
+        "cross_entropy_added": "CE added",
+        "firing_weighted": "weighted",
+    }
+    numbers = {name: two_digits(name).alias(title) for name, title in figures.items()}
+    weighted = numbers.pop("firing_weighted")
+    return board.select(
+        "dictionary", "hookpoint", "width", pl.col("k").cast(pl.String), *numbers.values(), "control", "explained",
+        with_interval("mean", "low", "high"), weighted,
+        *(with_interval(name, f"{name}_low", f"{name}_high").alias(name.replace("_", " ")) for name in over),
+    ).with_columns(pl.col(pl.String).fill_null(""))  # fmt: skip

@@ -9,7 +9,7 @@ import argparse
 import polars as pl
 
 from latentlake.aggregates import BY, aggregates, whose
-from latentlake.console import as_text, with_interval
+from latentlake.console import as_text, two_digits, with_interval
 from latentlake.opened import Opened
 
 
@@ -37,12 +37,12 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
 
 
 def shown(rows: pl.DataFrame) -> pl.DataFrame:
-    """What fits a terminal; the metric where there are several."""
+    """What fits a terminal; of several metrics less of each."""
     by = [name for name in BY if name in rows.columns]
-    metric = ["metric"] if rows["metric"].n_unique() > 1 else []
+    apart = [*(["metric"] if rows["metric"].n_unique() > 1 else []), *by]
+    more = [] if "metric" in apart else [pl.col("firing_weighted").alias("weighted"), pl.col("median")]
+    difference = with_interval("difference", "difference_low", "difference_high").alias("own less it")
     return rows.select(
-        "dictionary", "explainer", "scorer", *metric, *by, whose(), with_interval("mean", "low", "high"),
-        weighted="firing_weighted", median="median", latents="latents",
-        difference=with_interval("difference", "difference_low", "difference_high"),
-        above="above", failed="failed",
-    ).with_columns(pl.col(pl.String).fill_null("")).rename({"difference": "own less it"})  # fmt: skip
+        *("dictionary", "explainer", "scorer"), *apart, whose(), with_interval("mean", "low", "high"), *more, "latents",
+        difference, two_digits("above"), "failed",
+    ).with_columns(pl.col(pl.String).fill_null(""))  # fmt: skip
