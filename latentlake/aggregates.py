@@ -41,13 +41,14 @@ def aggregates(
     """
     wanted = {"metric": metric, "explainer": explainer, "scorer": scorer}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    _require(view, chosen)
     keys = [*_GROUP, *([by] if by else [])]
     scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
-    scored = scored.filter(*(pl.col(name) == value for name, value in chosen.items()))
-    found = pl.collect_all([_summed(view, scored, keys), _paired(scored, keys)], engine="streaming")
-    both = found[0].join(found[1], on=[*keys, "control"], how="left", nulls_equal=True)
-    both = _with_ends(_with_ends(both, "mean", ""), "difference", "difference_")
+    found = []
+    for each in _metrics(view, chosen) or [""]:  # one by one, for room; without scores there are columns, and no rows
+        own = scored.filter(**chosen | {"metric": each})
+        summed, paired = pl.collect_all([_summed(view, own, keys), _paired(own, keys)], engine="streaming")
+        found.append(summed.join(paired, on=[*keys, "control"], how="left", nulls_equal=True))
+    both = _with_ends(_with_ends(pl.concat(found), "mean", ""), "difference", "difference_")
     return both.select(*keys, "control", pl.exclude(*keys, "control", "^.*deviation$")).sort(
         [*keys, "control"], nulls_last=False
     )
@@ -58,15 +59,18 @@ def whose() -> pl.Expr:
     return pl.col("control").replace(_WHOSE).fill_null(OWN).alias("explanation of")
 
 
-def _require(view: View, chosen: dict[str, str]) -> None:
-    """Refuse what no score is of: an empty table would say that nothing was scored."""
-    there = view.scores.select(*chosen).unique().collect(engine="streaming") if chosen else pl.DataFrame()
+def _metrics(view: View, chosen: dict[str, str]) -> list[str]:
+    """The metrics that there are of what is chosen; what no score is of is refused, lest an empty table say that nothing was
+    scored."""
+    there = view.scores.select("metric", "explainer", "scorer").unique().collect(engine="streaming")
     for name, value in chosen.items():
         known = there[name].unique().sort().to_list()
         if value not in known:
             raise LakeError(f"there are no scores of the {name} {value!r}, only of {known}{nearest(value, known)}")
-    if chosen and there.filter(**chosen).is_empty():
+    metrics = there.filter(**chosen)["metric"].unique().sort().to_list()
+    if chosen and not metrics:
         raise LakeError(f"there are no scores of {' and '.join(f'{name} {value!r}' for name, value in chosen.items())}")
+    return metrics
 
 
 def _summed(view: View, scored: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
