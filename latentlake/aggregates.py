@@ -56,7 +56,7 @@ def aggregates(
 
 def whose() -> pl.Expr:
     """Whose explanation a score or judgement is of, by its control, in words."""
-    return pl.col("control").replace(_WHOSE).fill_null(OWN).alias("explanation of")
+    return pl.col("control").cast(pl.String).replace(_WHOSE).fill_null(OWN).alias("explanation of")
 
 
 def _metrics(view: View, chosen: dict[str, str]) -> list[str]:

@@ -10,8 +10,8 @@ from latentlake.tables import TABLES
 _WHO = ["latent", "control"]
 _COUNTS = [field.name for field in fields(Judged) if field.name != "variance"]
 _AT_ONCE = 512  # latents: their slices hold six times their judgements
-# what a slice has in common with all judgements is not said again: a decile the negatives, a source the positives
-_SAID = {"decile": "specificity", "source": "sensitivity"}
+# what a slice has in common with all judgements is not said again: a decile the silent windows, a source the firing ones
+_SHARED = {"decile": "specificity", "source": "sensitivity"}
 
 
 def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -32,7 +32,7 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> 
         pl.col("failures").fill_null([]),
         error=pl.when(pl.col("n").is_null()).then(pl.coalesce("reason", pl.lit("no_windows"))).otherwise("error"),
     )
-    said = [pl.col(by).is_not_null() & (pl.col("metric") == metric) for by, metric in _SAID.items()]
+    said = [pl.col(by).is_not_null() & (pl.col("metric") == metric) for by, metric in _SHARED.items()]
     return _rows(scores, "scores"), _rows(found.filter(~is_whole, ~pl.any_horizontal(said)), "slices")
 
 
