@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from latentlake.aggregates import OWN, whose
 from latentlake.metrics import mean_interval
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 250, 150
 _DENSITY_BIN, _SCORE_BIN = 0.25, 0.05
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
-_OWN, _OTHER = "the latent", "another latent"
 _TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
-_EXPLANATIONS = {_OWN: "#4c78a8", _OTHER: "#f58518"}
+_EXPLANATIONS = {OWN: "#4c78a8", "another latent": "#f58518", "nothing": "#bab0ac"}
 
 
 def image(chart: Callable[..., alt.TopLevelMixin], *frames: pl.DataFrame) -> str:
@@ -63,7 +63,7 @@ def latents(rows: pl.DataFrame) -> alt.HConcatChart:
 
 def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
     """Rows of `scores` and of `judgements`: AUROC of latents, and judgements by decile of activation, each of the latent's
-    own explanation and of another's.
+    own explanation and of the controls.
 
     Dashed: chance, and the judgements of windows in which the latent does not fire.
     """
@@ -131,7 +131,7 @@ def aurocs(rows: pl.DataFrame) -> pl.DataFrame:
     bins = round(1 / _SCORE_BIN)
     place = (pl.col("value") * bins + 1e-9).floor().clip(0, bins - 1)
     valued = rows.filter(metric="auroc").drop_nulls("value")
-    binned = valued.group_by(_whose(), place=place).agg(latents=pl.len())
+    binned = valued.group_by(whose(), place=place).agg(latents=pl.len())
     edges = (((pl.col("place") + step) / bins).round(2).alias(name) for step, name in enumerate(("low", "high")))
     return binned.select("explanation of", "latents", *edges).sort("explanation of", "low")
 
@@ -140,7 +140,7 @@ def judgement_means(judgements: pl.DataFrame) -> pl.DataFrame:
     """Mean judgement over latents with its 95 % interval, by decile (from 1, the weakest) of the windows' activation; the
     decile is null for windows in which the latent does not fire."""
     judgement = pl.coalesce("probability", "measure")
-    each = judgements.filter(judgement.is_not_null()).group_by(_whose(), pl.col("decile") + 1, "latent")
+    each = judgements.filter(judgement.is_not_null()).group_by(whose(), pl.col("decile") + 1, "latent")
     groups = each.agg(judgement.mean().alias("mean")).partition_by("explanation of", "decile", as_dict=True)
     rows = [
         {"explanation of": whose, "decile": decile, **_interval(own["mean"].to_numpy())}
@@ -162,11 +162,6 @@ def _interval(values: np.ndarray) -> dict[str, float]:
 
 def _four_digits(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def _whose() -> pl.Expr:
-    """Whose explanation a score or judgement is of."""
-    return pl.when(pl.col("control").is_null()).then(pl.lit(_OWN)).otherwise(pl.lit(_OTHER)).alias("explanation of")
 
 
 def _chart(rows: pl.DataFrame) -> alt.Chart:

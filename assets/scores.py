@@ -22,7 +22,7 @@ def scores(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         stage,
         each(core.compute),
         group="scores",
-        kinds={"scikitlearn", *(["huggingface"] if asks_models else [])},
+        kinds={"scipy", *(["huggingface"] if asks_models else [])},
         description=f"What the scorer `{scorer}` (method `{flow.study.scorers[scorer].method}`) makes of the explanations of "
         f"`{explainer}`, and of the same explanations shuffled among latents; each judged window is in `judgements`.",
         preview=_preview,

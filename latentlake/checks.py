@@ -176,7 +176,7 @@ def controls_near_chance(checked: Checked) -> Result:
 
     Where no latent has a control there is nothing to object to.
     """
-    controls = checked.frame("scores").filter(pl.col("control").is_not_null(), metric="auroc")
+    controls = checked.frame("scores").filter(control="shuffled", metric="auroc")
     values = controls.select("value").drop_nulls().collect()["value"].to_numpy()
     found = dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
     bound = checked.study.checks.control

@@ -283,8 +283,8 @@ class Flow:
             "scores",
             ("dictionary", "block"),
             (Input(f"explanations/{explainer}"), *self._inputs(choice)),
-            ("scores", "judgements"),
-            self._method_version("1", choice, {"seed": self.study.seed}),
+            ("scores", "judgements", "slices"),
+            self._method_version("2", choice, {"seed": self.study.seed}),
             {"explainer": explainer, "scorer": name},
         )
 

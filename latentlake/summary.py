@@ -1,10 +1,9 @@
 """What came out of a study, as text: latents, their explanations and scores beside the controls, and the means."""
 
-import numpy as np
 import polars as pl
 
-from latentlake.console import as_text
-from latentlake.metrics import mean_interval
+from latentlake.aggregates import aggregates, whose
+from latentlake.console import as_text, two_digits, with_interval
 from latentlake.view import View
 
 
@@ -19,8 +18,8 @@ def summarize(view: View) -> str:
             "AUROC of each latent's explanation; in brackets with another latent's explanation, the control",
             as_text(by_latent(scores, explanations)),
             "",
-            "mean AUROC over latents, with 95 % intervals",
-            as_text(means(scores)),
+            "mean AUROC over latents; what the latents' own explanations have over the controls; with 95 % intervals",
+            as_text(means(view)),
         ]
     )
 
@@ -28,9 +27,9 @@ def summarize(view: View) -> str:
 def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
     """A row a latent and explainer, a column a scorer: the score, and in brackets the control's."""
     keys = ["dictionary", "latent", "explainer"]
-    own, control = (scores.filter(which) for which in (pl.col("control").is_null(), pl.col("control") == "shuffled"))
+    own, control = scores.filter(pl.col("control").is_null()), scores.filter(control="shuffled")
     both = own.join(control, on=[*keys, "scorer"], how="left", suffix="_control").with_columns(
-        shown=pl.format("{} ({})", _two_digits("value"), _two_digits("value_control"))
+        shown=pl.format("{} ({})", *(two_digits(name).fill_null("–") for name in ("value", "value_control")))
     )
     wide = both.sort("scorer").pivot("scorer", index=keys, values="shown")
     said = explanations.with_columns(explanation=pl.coalesce("explanation", pl.format("none: {}", "error"))).drop(
@@ -42,28 +41,16 @@ def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.exclude(*keys).fill_null(""))
 
 
-def _two_digits(column: str) -> pl.Expr:
-    return pl.col(column).cast(pl.Decimal(10, 2)).cast(pl.String).fill_null("–")
-
-
-def means(scores: pl.DataFrame) -> pl.DataFrame:
-    """A row an explainer, scorer and control: mean AUROC over latents, with its 95 % interval."""
-    rows = []
-    for (dictionary, explainer, scorer, control), group in sorted(
-        scores.partition_by("dictionary", "explainer", "scorer", "control", as_dict=True).items(), key=str
-    ):
-        mean, low, high = mean_interval(group["value"].drop_nulls().to_numpy().astype(np.float64))
-        rows.append(
-            {
-                "dictionary": dictionary,
-                "explainer": explainer,
-                "scorer": scorer,
-                "explanation of": {None: "the latent", "shuffled": "another latent", "empty": "nothing"}[control],
-                "mean": mean,
-                "low": low,
-                "high": high,
-                "latents": group["value"].count(),
-                "failed calls": group["n_failed"].sum(),
-            }
-        )
-    return pl.DataFrame(rows)
+def means(view: View) -> pl.DataFrame:
+    """A row a dictionary, explainer, scorer and control: mean AUROC over latents, and how far the latents' own lies above it,
+    paired over latents, each with its 95 % interval."""
+    return aggregates(view, metric="auroc").select(
+        "dictionary",
+        "explainer",
+        "scorer",
+        whose(),
+        with_interval("mean", "low", "high"),
+        pl.col("latents"),
+        with_interval("difference", "difference_low", "difference_high").fill_null("").alias("own less it"),
+        pl.col("failed"),
+    )

@@ -23,6 +23,7 @@ INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_ve
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
 PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
 LIKELIEST = pa.list_(pa.list_(pa.struct([("token", STRING), ("logprob", DOUBLE)])))
+FAILURES = pa.list_(pa.struct([("error", STRING), ("n", LONG)]))
 VERSIONS = pa.list_(pa.struct([("table", STRING), ("version", LONG), ("files", STRING)]))
 
 
@@ -153,6 +154,18 @@ _MODEL = (
     Column("revision", STRING, "resolved revision; of local files, the start of their digest"),
     Column("digest", STRING, "digest of the files that make up the model"),
 )
+_METRIC = Column("metric", STRING, "`auroc`, `balanced_accuracy`, `f1`, `sensitivity` or `specificity`")
+_MEASURED = (
+    Column("value", DOUBLE, "the score, null where it is not defined", True),
+    Column("low", DOUBLE, "lower end of the 95 % interval", True),
+    Column("high", DOUBLE, "upper end of the 95 % interval", True),
+    Column("n", LONG, "windows judged"),
+    Column("n_failed", LONG, "windows whose judgement failed"),
+    Column("worst", DOUBLE, "the score if every failed judgement were as wrong as can be", True),
+    Column("best", DOUBLE, "the score if every failed judgement were right", True),
+)
+_FIGURES = tuple(column.name for column in _MEASURED)
+_UNSCORED = Column("error", STRING, "why there is no score, null where there is one", True)
 _UNIT = (_DICTIONARY, _BLOCK, _LATENT)
 _UNIT_KEYS = ("dictionary", "block", "latent")
 _WINDOW_KEYS = ("shard", "context", "start")
@@ -556,18 +569,36 @@ _DECLARED = (
             _SCORER,
             *_UNIT,
             _CONTROL,
-            Column("metric", STRING, "`auroc`, `balanced_accuracy` or `f1`"),
-            Column("value", DOUBLE, "the score, null where it is not defined", True),
-            Column("low", DOUBLE, "lower end of the 95 % interval", True),
-            Column("high", DOUBLE, "upper end of the 95 % interval", True),
-            Column("n", LONG, "windows judged"),
-            Column("n_failed", LONG, "windows whose judgement failed"),
-            Column("worst", DOUBLE, "the score if every failed judgement were as wrong as can be", True),
-            Column("best", DOUBLE, "the score if every failed judgement were right", True),
-            Column("error", STRING, "why there is no score, null where there is one", True),
+            _METRIC,
+            *_MEASURED,
+            Column("failures", FAILURES, "failed judgements by the class of their failure"),
+            _UNSCORED,
         ),
         keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric"),
-        identity=("latent", "control", "metric", "value", "low", "high", "n", "n_failed", "worst", "best", "error"),
+        identity=("latent", "control", "metric", *_FIGURES, "failures", "error"),
+        partition_by=("explainer", "scorer", "dictionary", "block"),
+    ),
+    Table(
+        "slices",
+        "Scores of part of the judgements: of one decile of activation against all other windows, or of all activating windows "
+        "against the others of one source.",
+        (
+            _EXPLAINER,
+            _SCORER,
+            *_UNIT,
+            _CONTROL,
+            _METRIC,
+            Column(
+                "decile", INT, "decile of strength of the activating windows, from 0, the weakest; null for all", True
+            ),
+            Column(
+                "source", STRING, "how the windows in which the latent does not fire were drawn; null for all", True
+            ),
+            *_MEASURED,
+            _UNSCORED,
+        ),
+        keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric", "decile", "source"),
+        identity=(),  # they follow from the judgements, as scores do, and nothing is made of them
         partition_by=("explainer", "scorer", "dictionary", "block"),
     ),
     Table(

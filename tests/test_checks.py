@@ -75,9 +75,13 @@ def test_repeated_keys_are_found_in_every_table() -> None:
     score = {"explainer": "e", "scorer": "s", "dictionary": "one", "block": 0, "latent": 1, "metric": "auroc"}
     judgement = {**score, "shard": "s", "context": 0, "start": 0}
     tables = {"scores": rows("scores", score), "judgements": rows("judgements", judgement, judgement)}
+    tables["slices"] = rows("slices", {**score, "decile": 0}, {**score, "decile": 1}, {**score, "source": "random"})
     found = find("keys_unique", "scores/default/embedding", **tables)
     assert not found.passed
-    assert str(found) == "scores rows 1, scores repeated keys 0, judgements rows 2, judgements repeated keys 1"
+    assert str(found) == (
+        "scores rows 1, scores repeated keys 0, judgements rows 2, judgements repeated keys 1, slices rows 3, "
+        "slices repeated keys 0"
+    )
     tables["judgements"] = rows("judgements", judgement, {**judgement, "control": "shuffled"})
     assert find("keys_unique", "scores/default/embedding", **tables).passed
 
@@ -132,6 +136,7 @@ def test_failures_are_counted_by_class_and_bounded(stage: str, table: str) -> No
 def controls(*values: float | None) -> Result:
     """The check of controls with these AUROCs, among scores that are none of its business."""
     other = [{"metric": "f1", "control": "shuffled", "value": 1.0}, {"metric": "auroc", "value": 1.0}]
+    other += [{"metric": "auroc", "control": "empty", "value": 1.0}]
     given = [{"metric": "auroc", "control": "shuffled", "value": value} for value in values]
     return find("controls_near_chance", "scores/default/embedding", scores=rows("scores", *other, *given))
 

@@ -93,6 +93,10 @@ def test_judgements_are_shown_by_decile_against_silent_windows(tables: dict[str,
 def test_what_a_metric_or_judgement_lacks_is_left_out() -> None:
     rows = pl.DataFrame({"metric": ["auroc", "auroc", "f1"], "control": [None] * 3, "value": [1.0, None, 0.2]})
     assert plots.aurocs(rows).rows() == [("the latent", 1, 0.95, 1.0)]
+    both = rows.with_columns(control=pl.Series(["shuffled", None, None])).vstack(
+        rows.with_columns(control=pl.Series(["empty", None, None]))
+    )
+    assert sorted(plots.aurocs(both)["explanation of"]) == ["another latent", "nothing"]
     nothing = {"control": [None], "latent": [1], "decile": [3], "probability": [None], "measure": [None]}
     schema = {"control": pl.String, "decile": pl.Int32, "probability": pl.Float64, "measure": pl.Float64}
     assert plots.judgement_means(pl.DataFrame(nothing, schema_overrides=schema)).is_empty()

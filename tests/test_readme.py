@@ -34,7 +34,9 @@ def test_the_tree_is_what_is_on_the_disk() -> None:
     assert tree() == listed(ROOT) | listed(ROOT / "latentlake")
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=["passages", "scores", "judgements", "calls", "trace", "diff"])
+@pytest.mark.parametrize(
+    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "aggregates", "trace", "diff"]
+)
 def test_the_queries_work(
     materialized: Workbench, query: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

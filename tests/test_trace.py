@@ -10,6 +10,7 @@ import pytest
 import latentlake
 from latentlake.catalog import Catalog
 from latentlake.cli import main
+from latentlake.commands import trace as trace_command
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
@@ -253,3 +254,26 @@ def test_failed_calls_are_shown_as_such(materialized: Workbench, capsys: pytest.
     out = capsys.readouterr().out
     assert out.count("failed: refused") == 3
     assert "all_failed" in out
+
+
+def test_scores_stand_beside_those_of_each_control() -> None:
+    given = {None: 0.9, "shuffled": 0.5, "empty": None}
+    row = {
+        "explainer": "default",
+        "scorer": "detection",
+        "metric": "auroc",
+        "n": 8,
+        "n_failed": 1,
+        "low": 0.8,
+        "high": 1.0,
+    }
+    rows = [{**row, "control": control, "value": value, "error": None} for control, value in given.items()]
+    head, shown = trace_command._scores(pl.DataFrame(rows))
+    assert head.split() == [
+        *("explainer", "scorer", "metric", "score", "95", "%"),
+        "empty",
+        "shuffled",
+        "windows",
+        "failed",
+    ]
+    assert shown.split() == ["default", "detection", "auroc", "0.90", "0.80–1.00", "–", "0.50", "8", "1"]

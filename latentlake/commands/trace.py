@@ -93,18 +93,22 @@ def _explanations(found: Trace) -> Iterator[str]:
 
 def _scores(scores: pl.DataFrame) -> Iterable[str]:
     keys = ["explainer", "scorer", "metric"]
+    controls = scores["control"].drop_nulls().unique().sort().to_list()
     both = scores.filter(_IS_OWN)
-    for control in ("shuffled", "empty"):
-        both = both.join(scores.filter(control=control), on=keys, how="left", suffix=f"_{control}")
-    head = [*keys, "score", "95 %", "another latent's", "an empty one", "windows", "failed"]
-    return _table([head, *([*(row[key] for key in keys), *_score(row)] for row in both.iter_rows(named=True))])
+    for control in controls:
+        given = scores.filter(control=control).select(*keys, pl.col("value").alias(f"value_{control}"))
+        both = both.join(given, on=keys, how="left", maintain_order="left")
+    head = [*keys, "score", "95 %", *controls, "windows", "failed"]
+    return _table(
+        [head, *([*(row[key] for key in keys), *_score(row, controls)] for row in both.iter_rows(named=True))]
+    )
 
 
-def _score(row: Row) -> list[str]:
+def _score(row: Row, controls: Sequence[str]) -> list[str]:
     interval = "" if row["low"] is None else f"{row['low']:.2f}–{row['high']:.2f}"
     value = row["error"] or f"{row['value']:.2f}"
-    controls = [_number(row[f"value_{control}"]) for control in ("shuffled", "empty")]
-    return [value, interval, *controls, str(row["n"]), str(row["n_failed"] or "")]
+    others = [_number(row[f"value_{control}"]) for control in controls]
+    return [value, interval, *others, str(row["n"]), str(row["n_failed"] or "")]
 
 
 def _hypotheses(hypotheses: pl.DataFrame) -> Iterable[str]:

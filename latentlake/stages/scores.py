@@ -1,16 +1,13 @@
-"""Judgements of explanations, true ones and controls, and the scores that follow from them."""
+"""Judgements of explanations, true ones and controls; the scores that follow from them are of `latentlake.scoring`."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from latentlake.digest import mix, seed_of
-from latentlake.metrics import LABEL_METRICS, Metric, label_metrics, rank_metric
 from latentlake.scorers import Case, Judgement, Scorer
-from latentlake.tables import TABLES
+from latentlake.scoring import score
 from latentlake.work import Tables, Work
 
 # What a latent's windows are held against beside its own explanation.
@@ -23,18 +20,9 @@ def compute(work: Work) -> Tables:
     scorer = work.study.scorers[work.stage.constants["scorer"]]
     given = _given(explained, work.study.seed)
     judgements = _judge(work, scorer, given)
-    groups = judgements.partition_by("latent", "control", as_dict=True)
-    scores = [
-        row
-        for each in given.iter_rows(named=True)
-        for row in _score(each, groups.get((each["latent"], each["control"])), scorer.is_labelling)
-    ]
-    common = work.stage.columns(work.values)
-    judged = judgements.with_columns(**work.columns(len(judgements)))
-    return {
-        "judgements": judged,
-        "scores": pa.Table.from_pylist([{**common, **row} for row in scores], schema=TABLES["scores"].schema),
-    }
+    scores, slices = score(given, judgements, scorer.is_labelling)
+    tables = {"judgements": judgements, "scores": scores, "slices": slices}
+    return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
 
 def partners(latents: np.ndarray, seed: int) -> dict[int, int]:
@@ -88,28 +76,3 @@ def _order(windows: pl.DataFrame, seed: int) -> pl.Series:
 
 def _row(judgement: Judgement) -> dict[str, Any]:
     return vars(judgement)
-
-
-def _score(given: dict[str, Any], rows: pl.DataFrame | None, is_labelling: bool) -> Iterator[dict[str, Any]]:
-    """The metrics of one latent and control; rows with the reason where there is nothing to score."""
-    who = {"latent": given["latent"], "control": given["control"]}
-    if rows is None:
-        nothing = dict.fromkeys(("value", "low", "high", "worst", "best"))
-        for name in ("auroc", *(LABEL_METRICS if is_labelling else ())):
-            yield {**who, "metric": name, **nothing, "n": 0, "n_failed": 0, "error": given["error"] or "no_windows"}
-        return
-    counts = {"n": len(rows), "n_failed": rows["error"].count()}
-    failure = "all_failed" if counts["n"] == counts["n_failed"] else "one_class"
-    for metric in _metrics(rows, is_labelling):
-        found = {name: value for name, value in vars(metric).items() if name != "name"}
-        reason = failure if metric.value is None else None
-        yield {**who, "metric": metric.name, **found, **counts, "error": reason}
-
-
-def _metrics(rows: pl.DataFrame, is_labelling: bool) -> list[Metric]:
-    truth, failed = rows["is_activating"].to_numpy(), rows["error"].is_not_null().to_numpy()
-    measure = rows.select(pl.coalesce("probability", "measure").fill_null(0.0)).to_series().to_numpy()
-    metrics = [rank_metric(truth, measure, failed)]
-    if is_labelling:
-        metrics += label_metrics(truth, rows["prediction"].fill_null(False).to_numpy(), failed)
-    return metrics

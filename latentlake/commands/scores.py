@@ -1,0 +1,48 @@
+"""Show what scores come to over latents: means with intervals, beside the controls; by decile or source if asked for.
+
+A control is another latent's explanation (`shuffled`), or an empty one. Differences are of the latents' own scores from the
+control's, paired over latents. Deciles are of activation, from 0, the weakest; sources, how silent windows were drawn.
+"""
+
+import argparse
+
+import polars as pl
+
+from latentlake.aggregates import BY, aggregates, whose
+from latentlake.console import as_text, two_digits, with_interval
+from latentlake.opened import Opened
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("--by", choices=BY, help="of each decile of activation, or source of silent windows, by itself")
+    parser.add_argument("--metric", default="auroc", help="which metric, or `all` (auroc)")
+    parser.add_argument("--explainer", help="of this explainer alone")
+    parser.add_argument("--scorer", help="of this scorer alone")
+    parser.add_argument("--json", action="store_true", help="all columns, the distribution among them, as JSON lines")
+
+
+def run(options: argparse.Namespace, opened: Opened) -> None:
+    """Print the table.
+
+    Raises:
+        LakeError: there are no such scores.
+    """
+    metric = None if options.metric == "all" else options.metric
+    rows = aggregates(opened.view, options.by, metric, options.explainer, options.scorer)
+    if options.json:
+        print(rows.write_ndjson(), end="")
+        return
+    print(as_text(shown(rows)))
+
+
+def shown(rows: pl.DataFrame) -> pl.DataFrame:
+    """What fits a terminal; of several metrics less of each."""
+    by = [name for name in BY if name in rows.columns]
+    apart = [*(["metric"] if rows["metric"].n_unique() > 1 else []), *by]
+    more = [] if "metric" in apart else [pl.col("firing_weighted").alias("weighted"), pl.col("median")]
+    difference = with_interval("difference", "difference_low", "difference_high").alias("own less it")
+    return rows.select(
+        *("dictionary", "explainer", "scorer"), *apart, whose(), with_interval("mean", "low", "high"), *more, "latents",
+        difference, two_digits("above"), "failed",
+    ).with_columns(pl.col(pl.String).fill_null(""))  # fmt: skip

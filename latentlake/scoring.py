@@ -1,0 +1,125 @@
+"""Scores out of judgements: pure functions from rows of `judgements` to rows of `scores` and `slices`."""
+
+from dataclasses import fields
+
+import polars as pl
+
+from latentlake.metrics import LABEL_METRICS, Judged, measure
+from latentlake.tables import TABLES
+
+_WHO = ["latent", "control"]
+_COUNTS = [field.name for field in fields(Judged) if field.name != "variance"]
+_AT_ONCE = 512  # latents: their slices hold six times their judgements
+# what a slice has in common with all judgements is not said again: a decile the silent windows, a source the firing ones
+_SHARED = {"decile": "specificity", "source": "sensitivity"}
+
+
+def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `scores` and of `slices`, without the columns of the partition.
+
+    ``given``: latent, control, and as ``error`` why nothing was judged, if so; each has its rows in `scores`.
+    ``judgements``: rows as in the table. ``is_labelling``: whether they have predictions.
+    """
+    names = ["auroc", *(LABEL_METRICS if is_labelling else ())]
+    part = pl.col("latent").rank("dense") // _AT_ONCE
+    parts = judgements.with_columns(part=part).partition_by("part") if len(judgements) else []
+    found = pl.concat([_measured(each, names) for each in [*parts, judgements.clear()]])
+    is_whole = pl.col("decile").is_null() & pl.col("source").is_null()
+    wanted = given.select(*_WHO, reason="error").join(pl.DataFrame({"metric": names}), how="cross")
+    scores = wanted.join(found.filter(is_whole), on=[*_WHO, "metric"], how="left", nulls_equal=True)
+    scores = scores.join(_failures(judgements), on=_WHO, how="left", nulls_equal=True).with_columns(
+        pl.col("n", "n_failed").fill_null(0),
+        pl.col("failures").fill_null([]),
+        error=pl.when(pl.col("n").is_null()).then(pl.coalesce("reason", pl.lit("no_windows"))).otherwise("error"),
+    )
+    said = [pl.col(by).is_not_null() & (pl.col("metric") == metric) for by, metric in _SHARED.items()]
+    return _rows(scores, "scores"), _rows(found.filter(~is_whole, ~pl.any_horizontal(said)), "slices")
+
+
+def _rows(found: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Rows as a table has them, in the order of its keys, without the columns of the partition."""
+    table = TABLES[name]
+    schema = table.empty().drop(table.partition_by).schema
+    return found.select(schema.names()).cast(schema).sort([key for key in table.keys if key in schema])
+
+
+def _measured(judgements: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Metrics by latent and control: of all judgements, of each decile, of each source of negatives."""
+    groups = judgements.select(_WHO).unique(maintain_order=True).with_row_index("group")
+    said = pl.coalesce("probability", "measure", pl.col("prediction").cast(pl.Float64))
+    rows = judgements.join(groups, on=_WHO, nulls_equal=True).select(
+        "group", "decile", "source", "is_activating", "prediction", "error",
+        said=pl.when(pl.col("error").is_null()).then(said),
+    )  # fmt: skip
+    firing, silent = rows.filter("is_activating"), rows.filter(~pl.col("is_activating"))
+    deciles, sources = (
+        each.select("group", by).drop_nulls().unique() for each, by in ((firing, "decile"), (silent, "source"))
+    )
+    counted = [
+        _counted(rows, []),
+        _counted(pl.concat([firing.drop_nulls("decile"), _repeated(silent, deciles)]), ["decile"]),
+        _counted(pl.concat([silent.drop_nulls("source"), _repeated(firing, sources)]), ["source"]),
+    ]
+    counts = pl.concat([rows.select("group", "decile", "source").clear(), *counted], how="diagonal").join(
+        groups, on="group"
+    )
+    return pl.concat([_metric(counts, name) for name in names])
+
+
+def _repeated(rows: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
+    """Rows once for each slice of their group, as if they belonged to it."""
+    by = slices.columns[1]
+    return rows.drop(by).join(slices, on="group").select(rows.columns)
+
+
+def _counted(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """The fields of `Judged`, a row a group and slice.
+
+    The rank of a window among all less its rank within its class is the number of the other class's windows below it;
+    DeLong's variance is that of these numbers (E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988).
+    """
+    keys = ["group", *by]
+    fires, failed, tells = pl.col("is_activating"), pl.col("error").is_not_null(), pl.col("prediction").fill_null(False)
+    beaten = pl.col("said").rank().over(keys) - pl.col("said").rank().over(*keys, "is_activating")
+    firing, silent = (pl.col("beaten").filter(each) for each in (fires, ~fires))
+    m, n = pl.col("positives"), pl.col("negatives")
+    counts = (
+        rows.with_columns(beaten=beaten)
+        .group_by(keys)
+        .agg(
+            positives=(fires & ~failed).sum(),
+            negatives=(~fires & ~failed).sum(),
+            failed_positives=(fires & failed).sum(),
+            failed_negatives=(~fires & failed).sum(),
+            hits=(fires & ~failed & tells).sum(),
+            alarms=(~fires & ~failed & tells).sum(),
+            wins=firing.sum(),
+            losses=silent.sum(),
+            wins_squared=firing.pow(2).sum(),
+            losses_squared=silent.pow(2).sum(),
+        )
+        .with_columns(pl.exclude(*keys).cast(pl.Float64))
+    )
+    # Sums of squares of halves are exact: whatever the order of the rows, the same digits come out.
+    above = (pl.col("wins_squared") - pl.col("wins") ** 2 / m) / (m - 1)
+    below = (pl.col("losses_squared") - pl.col("losses") ** 2 / n) / (n - 1)
+    return counts.select(*keys, *_COUNTS, variance=above / (n**2 * m) + below / (m**2 * n))
+
+
+def _metric(counts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """One metric of all groups and slices."""
+    judged = Judged(**{each: counts[each].to_numpy() for each in (*_COUNTS, "variance")})
+    found = pl.DataFrame(vars(measure(name, judged))).fill_nan(None)
+    failed, seen = (pl.sum_horizontal(f"{of}positives", f"{of}negatives") for of in ("failed_", ""))
+    reason = pl.when(pl.col("n") == pl.col("n_failed")).then(pl.lit("all_failed")).otherwise(pl.lit("one_class"))
+    return (
+        counts.select(*_WHO, "decile", "source", metric=pl.lit(name), n=seen + failed, n_failed=failed)
+        .hstack(found)
+        .with_columns(error=pl.when(pl.col("value").is_null()).then(reason))
+    )
+
+
+def _failures(judgements: pl.DataFrame) -> pl.DataFrame:
+    """How many judgements failed, by class, of each latent and control that has any."""
+    classes = judgements.drop_nulls("error").group_by(*_WHO, "error").agg(n=pl.len().cast(pl.Int64)).sort("error")
+    return classes.group_by(*_WHO, maintain_order=True).agg(failures=pl.struct("error", "n"))
