@@ -8,7 +8,7 @@ To change how a stage computes, change its code and raise its version here: what
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -178,7 +178,8 @@ class Flow:
             only={"dictionary": tuple(trained)},
         )
         inputs = (Input("subject"), *([Input("coder")] if trained else []))
-        dictionaries = Stage("dictionaries", "dictionaries", ("dictionary",), inputs, ("dictionaries",), _version("2"))
+        tables = ("dictionaries", "planted")
+        dictionaries = Stage("dictionaries", "dictionaries", ("dictionary",), inputs, tables, _version("2"))
         return [*([training] if trained else []), dictionaries]
 
     def _data(self) -> list[Stage]:
@@ -210,13 +211,20 @@ class Flow:
         ]
 
     def _neighbours(self) -> list[Stage]:
-        """Which latents are near to one another, where the study asks for it."""
+        """Which latents of a coder are near to one another, where the study asks for it."""
         if self.study.neighbours is None:
             return []
         choices = {**self.study.neighbours.model_dump(), "blocks": self.study.blocks}
         inputs = (Input("dictionaries"), Input("activations"), Input("contexts"))
-        code = _version("1", choices)
-        return [Stage("neighbours", "neighbours", ("dictionary", "block"), inputs, ("neighbours",), code)]
+        code, dimensions = _version("1", choices), ("dictionary", "block")
+        return self._of_coders(Stage("neighbours", "neighbours", dimensions, inputs, ("neighbours",), code))
+
+    def _of_coders(self, stage: Stage) -> list[Stage]:
+        """A stage for the dictionaries that have a coder, which planted ones have not; none where there is no such."""
+        have = tuple(name for name, each in self.study.dictionaries.items() if each.planted is None)
+        if len(have) == len(self.study.dictionaries):
+            return [stage]
+        return [replace(stage, only={"dictionary": have})] if have else []
 
     def _examples(self, name: str) -> Stage:
         study, sample = self.study, self.study.samples[name]
@@ -244,16 +252,10 @@ class Flow:
             return []
         choices = {**self.study.reconstruction.model_dump(), "seed": self.study.seed}
         inputs = (Input("subject"), Input("dictionaries"), Input("contexts"))
-        return [
-            Stage(
-                "reconstructions",
-                "reconstructions",
-                ("dictionary",),
-                inputs,
-                ("reconstructions",),
-                _version("1", choices),
-            )
-        ]
+        code = _version("1", choices)
+        return self._of_coders(
+            Stage("reconstructions", "reconstructions", ("dictionary",), inputs, ("reconstructions",), code)
+        )
 
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]
@@ -289,9 +291,11 @@ class Flow:
     def _method_version(self, stage: str, choice: Any, more: Mapping[str, Any] | None = None) -> str:
         """Version of a stage and its method: their code, the settings, and what these refer to by name, in full.
 
-        ``explainers`` says which explanations a scorer judges, not how, so it does not count.
+        ``explainers`` says which explanations a scorer judges, not how, so it does not count; and what ``files`` hold belongs to
+        one dictionary each, and enters through `Origins`.
         """
-        inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"}), **(more or {})}
+        own = choice.model_dump(mode="json", exclude={"explainers", "files"})
+        inlined: dict[str, Any] = {"settings": own, **(more or {})}
         for mark, name in choice.references():
             if mark.section == "prompts":
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest
