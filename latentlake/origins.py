@@ -65,7 +65,7 @@ class ModelFacts:
 class CoderFacts:
     """A dictionary's coder, looked at without loading it.
 
-    ``source``: its checkpoint; None for neurons, for a coder that is trained, and for planted latents. ``digest``: of its files and
+    ``source``: its checkpoint; None for neurons, a coder that is trained, and planted latents. ``digest``: of its files and
     of how they are read; of a coder that is trained, of how the files are read.
     """
 

@@ -95,7 +95,7 @@ class Dictionary(Choices):
                 )
             return self
         if not self.hookpoint:
-            raise ValueError("the key 'hookpoint' is missing: what the coder reads, like layers.9")
+            raise ValueError("the key 'hookpoint' is missing")
         if (self.coder is None) == (self.train is None):
             raise ValueError("a dictionary has either a `coder` or `train`, which makes one")
         drawn = self.control in ("directions", "initialised")
