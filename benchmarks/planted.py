@@ -16,7 +16,7 @@ from latentlake.cli import main as latentlake
 def main() -> int:
     """Run the study and print the tables; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lake", default="lake-planted", help="folder of the lake (lake-planted)")
+    parser.add_argument("--lake", default=".cache/planted", help="folder of the lake (.cache/planted)")
     lake = parser.parse_args().lake
     study = {"LATENTLAKE_STUDY": str(ROOT / "studies" / "planted.yaml"), "LATENTLAKE_LAKE": lake}
     done = subprocess.run([sys.executable, "-m", "jobs.run"], env={**os.environ, **study}, check=False)
