@@ -211,20 +211,13 @@ class Flow:
         ]
 
     def _neighbours(self) -> list[Stage]:
-        """Which latents of a coder are near to one another, where the study asks for it."""
+        """Which latents are near to one another, where the study asks for it."""
         if self.study.neighbours is None:
             return []
         choices = {**self.study.neighbours.model_dump(), "blocks": self.study.blocks}
         inputs = (Input("dictionaries"), Input("activations"), Input("contexts"))
-        code, dimensions = _version("1", choices), ("dictionary", "block")
-        return self._of_coders(Stage("neighbours", "neighbours", dimensions, inputs, ("neighbours",), code))
-
-    def _of_coders(self, stage: Stage) -> list[Stage]:
-        """A stage for the dictionaries that have a coder, which planted ones have not; none where there is no such."""
-        have = tuple(name for name, each in self.study.dictionaries.items() if each.planted is None)
-        if len(have) == len(self.study.dictionaries):
-            return [stage]
-        return [replace(stage, only={"dictionary": have})] if have else []
+        code = _version("1", choices)
+        return [Stage("neighbours", "neighbours", ("dictionary", "block"), inputs, ("neighbours",), code)]
 
     def _examples(self, name: str) -> Stage:
         study, sample = self.study, self.study.samples[name]
@@ -247,15 +240,23 @@ class Flow:
         )
 
     def _reconstructions(self) -> list[Stage]:
-        """How well the coders reconstruct, where the study asks for it."""
+        """How well the coders reconstruct, where the study asks for it; planted latents have none."""
         if self.study.reconstruction is None:
             return []
         choices = {**self.study.reconstruction.model_dump(), "seed": self.study.seed}
         inputs = (Input("subject"), Input("dictionaries"), Input("contexts"))
-        code = _version("1", choices)
-        return self._of_coders(
-            Stage("reconstructions", "reconstructions", ("dictionary",), inputs, ("reconstructions",), code)
+        reconstructions = Stage(
+            "reconstructions",
+            "reconstructions",
+            ("dictionary",),
+            inputs,
+            ("reconstructions",),
+            _version("1", choices),
         )
+        coders = tuple(name for name, each in self.study.dictionaries.items() if each.planted is None)
+        if len(coders) < len(self.study.dictionaries):
+            reconstructions = replace(reconstructions, only={"dictionary": coders})
+        return [reconstructions] if coders else []
 
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]

@@ -279,7 +279,7 @@ class Study(Choices):
 
     @model_validator(mode="after")
     def _planted_fit(self) -> "Study":
-        """Planted latents fire by the texts alone: there must be texts, and they have no directions to be near to one another."""
+        """Planted latents fire by the texts, which must be there."""
         planted = [name for name, each in self.dictionaries.items() if each.planted is not None]
         silent = [name for name, source in self.corpus.sources.items() if source.tokens is not None]
         if planted and silent:
@@ -287,13 +287,6 @@ class Study(Choices):
                 f"dictionaries.{planted[0]} is planted in texts, but corpus.sources.{silent[0]} gives tokens; "
                 "leave one of them out"
             )
-        for name, sample in self.samples.items():
-            near = [source for source in sample.sources if source.endswith("neighbours")]
-            if planted and near:
-                raise ValueError(
-                    f"samples.{name} draws {near[0]}, and latents of dictionaries.{planted[0]}, which are planted, have none; "
-                    "draw others, or give one of the two a study of its own"
-                )
         return self
 
     def _check(self, where: str, entry: Choices) -> None:

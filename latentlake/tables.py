@@ -395,8 +395,18 @@ _DECLARED = (
         (
             *_UNIT,
             Column("neighbour", INT, "index of the other latent"),
-            Column("decoder_cosine", DOUBLE, "cosine of their decoder directions, null for neurons", True),
-            Column("encoder_cosine", DOUBLE, "cosine of their encoder directions, null for neurons", True),
+            Column(
+                "decoder_cosine",
+                DOUBLE,
+                "cosine of their decoder directions, null for neurons and planted latents",
+                True,
+            ),
+            Column(
+                "encoder_cosine",
+                DOUBLE,
+                "cosine of their encoder directions, null for neurons and planted latents",
+                True,
+            ),
             Column("n_together", LONG, "tokens on which both fire"),
             Column("jaccard", DOUBLE, "the same as a share of those on which either does, null if none", True),
             Column("decoder_rank", INT, "place among the nearest by decoder, from 0, null if not among them", True),
