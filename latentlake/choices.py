@@ -52,4 +52,5 @@ EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 # Of `X | None` pydantic keeps no marks of X, so that what may be left out is marked as a whole.
 SelectSampleOrNone = Annotated[str | None, Refers("samples", split="select")]
 EmbedderNameOrNone = Annotated[str | None, Refers("llms", is_embedder=True)]
+DictionaryFiles = Annotated[dict[Name, str], Refers("dictionaries")]
 ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

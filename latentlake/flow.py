@@ -8,7 +8,7 @@ To change how a stage computes, change its code and raise its version here: what
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -178,7 +178,8 @@ class Flow:
             only={"dictionary": tuple(trained)},
         )
         inputs = (Input("subject"), *([Input("coder")] if trained else []))
-        dictionaries = Stage("dictionaries", "dictionaries", ("dictionary",), inputs, ("dictionaries",), _version("2"))
+        tables = ("dictionaries", "planted")
+        dictionaries = Stage("dictionaries", "dictionaries", ("dictionary",), inputs, tables, _version("2"))
         return [*([training] if trained else []), dictionaries]
 
     def _data(self) -> list[Stage]:
@@ -248,21 +249,23 @@ class Flow:
         )
 
     def _reconstructions(self) -> list[Stage]:
-        """How well the coders reconstruct, where the study asks for it."""
+        """How well the coders reconstruct, where the study asks for it; planted latents have none."""
         if self.study.reconstruction is None:
             return []
         choices = {**self.study.reconstruction.model_dump(), "seed": self.study.seed}
         inputs = (Input("subject"), Input("dictionaries"), Input("contexts"))
-        return [
-            Stage(
-                "reconstructions",
-                "reconstructions",
-                ("dictionary",),
-                inputs,
-                ("reconstructions",),
-                _version("1", choices),
-            )
-        ]
+        reconstructions = Stage(
+            "reconstructions",
+            "reconstructions",
+            ("dictionary",),
+            inputs,
+            ("reconstructions",),
+            _version("1", choices),
+        )
+        coders = tuple(name for name, each in self.study.dictionaries.items() if each.planted is None)
+        if len(coders) < len(self.study.dictionaries):
+            reconstructions = replace(reconstructions, only={"dictionary": coders})
+        return [reconstructions] if coders else []
 
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]
@@ -298,9 +301,11 @@ class Flow:
     def _method_version(self, stage: str, choice: Any, more: Mapping[str, Any] | None = None) -> str:
         """Version of a stage and its method: their code, the settings, and what these refer to by name, in full.
 
-        ``explainers`` says which explanations a scorer judges, not how, so it does not count.
+        ``explainers`` says which explanations a scorer judges, not how, so it does not count; and what ``files`` hold belongs to
+        one dictionary each, and enters through `Origins`.
         """
-        inlined: dict[str, Any] = {"settings": choice.model_dump(mode="json", exclude={"explainers"}), **(more or {})}
+        own = choice.model_dump(mode="json", exclude={"explainers", "files"})
+        inlined: dict[str, Any] = {"settings": own, **(more or {})}
         for mark, name in choice.references():
             if mark.section == "prompts":
                 inlined[f"prompt {name}"] = self.study.prompt(name).digest

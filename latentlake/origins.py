@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from latentlake import corpus
+from latentlake import corpus, imported
+from latentlake.coders import planted
 from latentlake.coders.controls import KINDS, needs_k
 from latentlake.coders.neurons import neurons
 from latentlake.coders.opening import Control, Source, facts, format_of, locate
@@ -27,7 +28,7 @@ from latentlake.study import Study
 from latentlake.study_dictionaries import Dictionary, Training
 
 # kinds of stages that take something from outside the lake
-OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts")
+OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts", "explanations")
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class ModelFacts:
 class CoderFacts:
     """A dictionary's coder, looked at without loading it.
 
-    ``source``: its checkpoint; None for neurons, and for a coder that is trained. ``digest``: of its files and of how they are
-    read; of a coder that is trained, of how the files are read.
+    ``source``: its checkpoint; None for neurons, a coder that is trained, and planted latents. ``digest``: of its files and
+    of how they are read; of a coder that is trained, of how the files are read.
     """
 
     format: str
@@ -113,12 +114,54 @@ class Origins:
         """
         choice = self.study.dictionaries[name]
         try:
+            if choice.planted is not None:
+                return self._planted(name)
             if choice.coder is None or choice.is_neurons:
                 return self._without_files(name, choice)
             return self._checkpoint(choice, choice.coder)
         except InputError as error:
             said = str(error).removeprefix(f"dictionaries.{name}: ")
             raise InputError(f"dictionaries.{name}: {said}") from error
+
+    @cache  # noqa: B019 - as above
+    def rules(self, name: str) -> list[planted.Rule]:
+        """The rules of a planted dictionary: read once, so that what fires is what was digested.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        choice = self.study.dictionaries[name]
+        assert choice.planted is not None
+        return planted.read_rules(self.study.home / choice.planted)
+
+    def _planted(self, name: str) -> CoderFacts:
+        rules = self.rules(name)
+        own = Facts(len(rules), 0, 0, "", kind="planted")
+        made = digest(["planted", planted.VERSION, [rule.model_dump() for rule in rules]])
+        return CoderFacts("planted", None, None, made, own)
+
+    @cache  # noqa: B019 - as above
+    def imported(self, explainer: str, dictionary: str) -> imported.File | None:
+        """The file of explanations that an explainer has of a dictionary, looked at from end to end; None where it has none.
+
+        Raises:
+            InputError: the file cannot be read, or explains a latent that is not there.
+        """
+        name = getattr(self.study.explainers[explainer], "files", {}).get(dictionary)
+        if name is None:
+            return None
+        where = f"explainers.{explainer}.files.{dictionary}"
+        try:
+            file = imported.look(self.study.home / name, self._facts)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        width = self.dictionary(dictionary).facts.width
+        if file.last >= width:
+            raise InputError(
+                f"{where}: {file.path} explains the latent {file.last:,}, and the dictionary has {width:,}; "
+                "name the file made for it"
+            )
+        return file
 
     def _checkpoint(self, choice: Dictionary, reference: str) -> CoderFacts:
         path = locate(reference, self.study.home, choice.revision)
@@ -188,6 +231,9 @@ class Origins:
             choice = self.study.dictionaries[values["dictionary"]]
             read = self.dictionary(values["dictionary"]).digest
             return digest([read, *_hookpoints(choice), choice.control])
+        if kind == "explanations":
+            file = self.imported(values["explainer"], values["dictionary"])
+            return None if file is None else file.sha256
         if kind == "coder":
             choice = self.study.dictionaries[values["dictionary"]]
             assert choice.train is not None
@@ -207,6 +253,9 @@ class Origins:
             that the coder does not have.
         """
         for name, choice in self.study.dictionaries.items():
+            self._verify_latents(name)
+            if choice.planted is not None:
+                continue
             coder, written = self.dictionary(name).facts, written_by(choice.hookpoint, choice.writes)
             for does, point, found in (("reads", choice.hookpoint, coder.d_in), ("writes", written, coder.d_out)):
                 wanted = self._verify_hookpoint(name, point)
@@ -218,7 +267,6 @@ class Origins:
             self._verify_kind(name, choice, coder)
             if choice.train is not None:
                 self._verify_training(name, choice.train)
-            self._verify_latents(name)
         self._verify_tokens()
         self._verify_samples()
         self.verify_servers()
@@ -335,5 +383,7 @@ class Origins:
 
 
 def _hookpoints(choice: Dictionary) -> list[str]:
-    """What a coder reads, and what its decoder speaks of."""
+    """What a coder reads, and what its decoder speaks of; nothing of planted latents."""
+    if choice.planted is not None:
+        return []
     return [neutral(choice.hookpoint), written_by(choice.hookpoint, choice.writes)]

@@ -28,7 +28,7 @@ from latentlake.flow import Flow, Input, Stage
 from latentlake.origins import OUTSIDE_KINDS, Origins
 
 OUTSIDE = "files outside the lake"
-NOT_READ = ""  # in the place of an input's version, for a partition that does not read the input
+NOT_READ = ""  # in the place of an input's version, or of files', for a partition that does not read them
 
 
 class State(StrEnum):
@@ -116,7 +116,7 @@ class Plan:
                     "(`make run` materializes everything in order)"
                 )
             consumed.append(Consumed(wire.stage, wire.partition(ordered), version))
-        outside = self._origins.digest_of(stage.kind, values)
+        outside = self._origins.digest_of(stage.kind, {**stage.constants, **values})
         if outside is not None:
             consumed.append(Consumed(OUTSIDE, None, outside))
         return Recipe(
@@ -211,8 +211,8 @@ class Plan:
         places = list(self._flow.places(stage, self.shards))
         columns = [wire.versions(places) for wire in wires]
         if stage.kind in OUTSIDE_KINDS:
-            named = (dict(zip(stage.dimensions, values, strict=True)) for _, values in places)
-            columns.append([str(self._origins.digest_of(stage.kind, each)) for each in named])
+            named = ({**stage.constants, **dict(zip(stage.dimensions, values, strict=True))} for _, values in places)
+            columns.append([self._origins.digest_of(stage.kind, each) or NOT_READ for each in named])
         for (key, values), *consumed in zip(places, *columns, strict=True):
             if None in consumed:
                 yield Planned(stage, key, State.WAITING, wires[consumed.index(None)].missing(values))

@@ -296,6 +296,18 @@ class Study(Choices):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _planted_fit(self) -> "Study":
+        """Planted latents fire by the texts, which must be there."""
+        planted = [name for name, each in self.dictionaries.items() if each.planted is not None]
+        silent = [name for name, source in self.corpus.sources.items() if source.tokens is not None]
+        if planted and silent:
+            raise ValueError(
+                f"dictionaries.{planted[0]} is planted in texts, but corpus.sources.{silent[0]} gives tokens; "
+                "leave one of them out"
+            )
+        return self
+
     def _check(self, where: str, entry: Choices) -> None:
         for mark, name in entry.references():
             known = {} if mark.section == "prompts" else getattr(self, mark.section)

@@ -46,7 +46,7 @@ class Training(Choices):
 
 
 class Dictionary(Choices):
-    """A sparse coder on a hookpoint, and which of its latents are asked about.
+    """A sparse coder on a hookpoint, or latents that are planted in the texts, and which of them are asked about.
 
     ``hookpoint``: what the coder reads, ``layers.9``, ``layers.9.mlp``, or a name that other libraries have for it.
     ``writes``: the hookpoint that its decoder speaks of, where that is another: a transcoder reads ``layers.9.mlp.input`` and
@@ -56,12 +56,15 @@ class Dictionary(Choices):
     checkpoint; None: by its files. ``train`` instead of a coder: one is trained. ``k``: where the checkpoint does not say it.
     ``control``: what the coder is compared with: the same with ``directions`` drawn at random, one as it is ``initialised``
     before training, or the coder on a ``model`` of random weights; the first two let ``k`` latents fire where it is given.
+    ``planted`` instead of all that: a file of rules, relative to the study file, by which latents fire whose meaning is known
+    (``coders/planted.py``). They read texts, not the model, and have no hookpoint.
     ``latents``: ``all``, a number (each block gives its share, by hash), or a list.
     """
 
-    hookpoint: str
+    hookpoint: str = ""
     writes: str | None = None
     coder: str | None = None
+    planted: str | None = None
     revision: str | None = None
     format: str | None = None
     train: Training | None = None
@@ -83,7 +86,16 @@ class Dictionary(Choices):
         return name
 
     @model_validator(mode="after")
-    def _is_one_coder(self) -> "Dictionary":
+    def _is_one_kind(self) -> "Dictionary":
+        if self.planted is not None:
+            foreign = sorted(self.model_fields_set - {"planted", "latents"})
+            if foreign:
+                raise ValueError(
+                    f"{foreign[0]!r} is of coders; a `planted` dictionary has `latents` beside it, and nothing else"
+                )
+            return self
+        if not self.hookpoint:
+            raise ValueError("the key 'hookpoint' is missing")
         if (self.coder is None) == (self.train is None):
             raise ValueError("a dictionary has either a `coder` or `train`, which makes one")
         drawn = self.control in ("directions", "initialised")

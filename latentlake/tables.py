@@ -223,11 +223,13 @@ _DECLARED = (
         "Sparse coders and the hookpoints they read.",
         (
             _DICTIONARY,
-            Column("hookpoint", STRING, "what the coder reads, by its neutral name"),
-            Column("module", STRING, "the same by the model's own name: module, and whether its input or output"),
-            Column("writes", STRING, "the hookpoint that the decoder speaks of"),
+            Column(
+                "hookpoint", STRING, "what the coder reads, by its neutral name; null where latents are planted", True
+            ),
+            Column("module", STRING, "the same by the model's own name: module, and whether its input or output", True),
+            Column("writes", STRING, "the hookpoint that the decoder speaks of", True),
             Column("site", STRING, "site of the hookpoint in its block: `residual`, `mlp`, …, or `module`", True),
-            Column("kind", STRING, "`sae`, `transcoder`, `skip transcoder` or `neurons`", True),
+            Column("kind", STRING, "`sae`, `transcoder`, `skip transcoder`, `neurons` or `planted`", True),
             Column(
                 "family",
                 STRING,
@@ -237,7 +239,7 @@ _DECLARED = (
             Column("control", STRING, "`directions`, `initialised` or `model`, null where it is no control", True),
             Column("format", STRING, "format of the checkpoint"),
             Column("width", INT, "number of latents"),
-            Column("d_in", INT, "width of what the hookpoint gives"),
+            Column("d_in", INT, "width of what the hookpoint gives", True),
             Column("d_out", INT, "width of what the decoder writes", True),
             Column("k", INT, "latents that may be active on a token, null where thresholds decide", True),
             Column("l0", DOUBLE, "mean number of latents that fire, where the checkpoint states it", True),
@@ -247,6 +249,19 @@ _DECLARED = (
         ),
         keys=("dictionary",),
         identity=("hookpoint", "writes", "format", "width", "d_in", "k", "control", "digest"),
+        partition_by=("dictionary",),
+    ),
+    Table(
+        "planted",
+        "What is known of planted latents: the rules by which they fire.",
+        (
+            _DICTIONARY,
+            _LATENT,
+            Column("kind", STRING, "`token`, `class`, `context` or `topic`"),
+            Column("rule", STRING, "the rule, as JSON"),
+        ),
+        keys=("dictionary", "latent"),
+        identity=(),  # the digest in `dictionaries` is of them
         partition_by=("dictionary",),
     ),
     Table(
@@ -316,7 +331,7 @@ _DECLARED = (
             Column("n_tokens", INT, "tokens of the document"),
         ),
         keys=("shard", "number"),
-        identity=("number", "text"),
+        identity=("number", "document", "text"),
         partition_by=("shard",),
     ),
     Table(
@@ -399,8 +414,18 @@ _DECLARED = (
         (
             *_UNIT,
             Column("neighbour", INT, "index of the other latent"),
-            Column("decoder_cosine", DOUBLE, "cosine of their decoder directions, null for neurons", True),
-            Column("encoder_cosine", DOUBLE, "cosine of their encoder directions, null for neurons", True),
+            Column(
+                "decoder_cosine",
+                DOUBLE,
+                "cosine of their decoder directions, null for neurons and planted latents",
+                True,
+            ),
+            Column(
+                "encoder_cosine",
+                DOUBLE,
+                "cosine of their encoder directions, null for neurons and planted latents",
+                True,
+            ),
             Column("n_together", LONG, "tokens on which both fire"),
             Column("jaccard", DOUBLE, "the same as a share of those on which either does, null if none", True),
             Column("decoder_rank", INT, "place among the nearest by decoder, from 0, null if not among them", True),
@@ -509,7 +534,7 @@ _DECLARED = (
             _EXPLAINER,
             *_UNIT,
             Column("hypothesis", INT, "number of the hypothesis, from 0"),
-            Column("source", STRING, "where it comes from: `draw` or `tokens`"),
+            Column("source", STRING, "where it comes from: `draw`, `tokens` or `imported`"),
             Column("explanation", STRING, "the explanation, null on failure", True),
             Column("selection", DOUBLE, "AUROC on the select sample, null where none was made", True),
             Column("is_chosen", BOOL, "whether it became the explanation"),

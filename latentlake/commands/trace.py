@@ -207,7 +207,8 @@ def _weights(found: Trace) -> Iterable[str]:
     coder = found.dictionaries.row(0, named=True)
     k = f", k {coder['k']}" if coder["k"] else ""
     control = f", control {coder['control']}" if coder["control"] else ""
-    what = f"{coder['format']}, {coder['width']} × {coder['d_in']}{k}{control}, on {coder['hookpoint']}"
+    size = f"{coder['format']}, {coder['width']}"
+    what = f"{size} × {coder['d_in']}{k}{control}, on {coder['hookpoint']}" if coder["hookpoint"] else f"{size} latents"
     models = [("subject", row) for row in found.subject.iter_rows(named=True)]
     models += [(f"llm {row['llm']}", row) for row in found.llms.iter_rows(named=True)]
     rows = [[name, row["reference"], row["digest"]] for name, row in models]

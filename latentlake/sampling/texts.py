@@ -71,6 +71,29 @@ def read_texts(
     return _joined(contexts, parts)
 
 
+def tokens_of(held: pl.DataFrame) -> pl.DataFrame:
+    """The tokens of a shard that stand in documents, in order: ``number`` of the document, the characters of it from ``begin`` to
+    ``end`` that are the token's own, and ``position`` in the shard. ``held``: offsets and documents of its contexts, in order.
+    """
+    offsets = held["offsets"].explode(empty_as_null=False).to_numpy().astype(np.int64)
+    segments, segment = _segments(held, len(offsets))
+    is_text = offsets >= 0
+    goes_on = np.append(is_text[1:] & (segment[1:] == segment[:-1]), False)
+    ends = np.where(goes_on, np.append(offsets[1:], 0), segments["end_offset"].to_numpy()[segment])
+    number = segments["number"].to_numpy()[segment]
+    tokens = {"number": number, "begin": offsets, "end": ends, "position": np.arange(len(offsets))}
+    return pl.DataFrame(tokens).filter(is_text)
+
+
+def _segments(held: pl.DataFrame, positions: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """What contexts hold of documents, a row a piece, and the piece of each position."""
+    starts = np.concatenate([[0], np.cumsum(held["offsets"].list.len().to_numpy(), dtype=np.int64)])
+    segments = held.select(pl.int_range(pl.len()).alias("at"), "documents").explode("documents", empty_as_null=False)
+    segments = segments.unnest("documents")
+    begin = starts[segments["at"].to_numpy()] + segments["start"].to_numpy()
+    return segments, np.searchsorted(begin, np.arange(positions), side="right") - 1
+
+
 def token_texts(subject: Subject, tokens: Sequence[int]) -> dict[int, str]:
     """Text of each token as it is after another one: some tokenizers leave out the space of the first."""
     ordered = sorted(set(tokens))
@@ -114,11 +137,7 @@ def _of_documents(held: pl.DataFrame, documents: pl.DataFrame, kinds: np.ndarray
     sizes = np.array([len(text) for text in encoded], dtype=np.int64)
     first = np.searchsorted(lead, np.cumsum(sizes) - sizes)  # character at which each document begins
     offsets = held["offsets"].explode(empty_as_null=False).to_numpy().astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(held["offsets"].list.len().to_numpy(), dtype=np.int64)])
-    segments = held.select(pl.int_range(pl.len()).alias("at"), "documents").explode("documents", empty_as_null=False)
-    segments = segments.unnest("documents")
-    begin = starts[segments["at"].to_numpy()] + segments["start"].to_numpy()
-    segment = np.searchsorted(begin, np.arange(len(offsets)), side="right") - 1
+    segments, segment = _segments(held, len(offsets))
     of_document = first[np.searchsorted(documents["number"].to_numpy(), segments["number"].to_numpy())]
     is_text = kinds < 0
     goes_on = np.append(is_text[1:] & (segment[1:] == segment[:-1]), False)

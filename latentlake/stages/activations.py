@@ -1,4 +1,7 @@
-"""Activations of sparse coders: one forward pass of the subject over a shard serves every dictionary that needs it."""
+"""Activations of sparse coders: one forward pass of the subject over a shard serves every dictionary that needs it.
+
+Planted latents fire by the texts, and need none.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from latentlake.coders import planted
 from latentlake.errors import InputError
 from latentlake.fetching import Fetched, rows_at
 from latentlake.hookpoints import neutral
 from latentlake.protocols import Coder, Subject
+from latentlake.sampling.texts import tokens_of
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
@@ -20,12 +25,37 @@ DROPPED_BITS = {"half": 13, "bfloat16": 16}
 
 
 def compute(works: Sequence[Work]) -> Iterator[Tables]:
-    """Sparse activations of one shard, a table for each dictionary. Those on a subject of random weights come in a pass of
-    their own.
+    """Sparse activations of one shard, a table for each dictionary.
 
     Raises:
-        InputError: a dictionary has no latent that fires anywhere in the shard.
+        InputError: a coder has no latent that fires anywhere in the shard.
     """
+    of_coders = _encoded([work for work in works if not _is_planted(work)])
+    for work in works:
+        keys = _planted(work) if _is_planted(work) else of_coders.pop(work.dictionary)
+        yield {"activations": rows_of(keys, work.stage.columns(work.values))}
+
+
+def _is_planted(work: Work) -> bool:
+    return work.study.dictionaries[work.dictionary].planted is not None
+
+
+def _planted(work: Work) -> np.ndarray:
+    """Firings of latents that are rules on texts, packed and sorted."""
+    rules = work.origins.rules(work.dictionary)
+    held = work.frame("contexts").sort("context").select("offsets", "documents").collect()
+    documents = work.frame("contexts", "documents").sort("number").select("number", "document", "text").collect()
+    latents, positions = planted.fire(rules, documents, tokens_of(held))
+    values = planted.strengths(latents, positions, work.values["shard"])
+    _require_fit(int(held["offsets"].list.len().sum()), {work.dictionary: len(rules)})
+    dropped = DROPPED_BITS[work.study.activations.precision]
+    return _sorted([_pack(np.arange(len(values)), latents, values, positions, dropped)])
+
+
+def _encoded(works: Sequence[Work]) -> dict[str, np.ndarray]:
+    """Firings of coders by dictionary, packed and sorted. Those on a subject of random weights come in a pass of their own."""
+    if not works:
+        return {}
     rows = works[0].frame("contexts").sort("context").select("tokens", "excluded").collect()
     contexts, excluded = rows["tokens"].to_list(), rows["excluded"].to_list()
     coders = {work.dictionary: work.handles.coder(work.dictionary) for work in works}
@@ -38,13 +68,14 @@ def compute(works: Sequence[Work]) -> Iterator[Tables]:
         subject, report = own[0].handles.subject(_is_random(own[0])), own[0].progress.share
         packed |= encode(subject, contexts, excluded, some, hookpoints, dropped, report)
     for work in works:
-        keys = packed.pop(work.dictionary)
-        if not len(keys) and any(len(each) > len(out) for each, out in zip(contexts, excluded, strict=True)):
+        if not len(packed[work.dictionary]) and any(
+            len(each) > len(out) for each, out in zip(contexts, excluded, strict=True)
+        ):
             raise InputError(
                 f"no latent of dictionary {work.dictionary} fires on any token of shard {work.values['shard']}; check that "
                 "the coder was trained on this hookpoint of this model"
             )
-        yield {"activations": rows_of(keys, work.stage.columns(work.values))}
+    return packed
 
 
 def _is_random(work: Work) -> bool:
@@ -70,7 +101,7 @@ def encode(
         InputError: the shard has more tokens, or a dictionary more latents, than fit.
     """
     starts, is_kept = _positions(contexts, excluded)
-    _require_fit(int(starts[-1]), coders)
+    _require_fit(int(starts[-1]), {name: coder.width for name, coder in coders.items()})
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
     under_way: deque[tuple[str, Fetched, np.ndarray]] = deque()
 
@@ -131,16 +162,14 @@ def round_mantissa(values: np.ndarray, dropped: int) -> np.ndarray:
     return bits.view(np.float32)
 
 
-def _require_fit(tokens: int, coders: dict[str, Coder]) -> None:
+def _require_fit(tokens: int, widths: Mapping[str, int]) -> None:
     if tokens > 1 << _POSITION_BITS:
         raise InputError(
             f"a shard of {tokens:,} tokens is too large: at most {1 << _POSITION_BITS:,}; lower corpus.documents_per_shard"
         )
-    for name, coder in coders.items():
-        if coder.width > 1 << _LATENT_BITS:
-            raise InputError(
-                f"dictionary {name} has {coder.width:,} latents; at most {1 << _LATENT_BITS:,} are supported"
-            )
+    for name, width in widths.items():
+        if width > 1 << _LATENT_BITS:
+            raise InputError(f"dictionary {name} has {width:,} latents; at most {1 << _LATENT_BITS:,} are supported")
 
 
 def _pack(rows: np.ndarray, latents: np.ndarray, values: np.ndarray, positions: np.ndarray, dropped: int) -> np.ndarray:

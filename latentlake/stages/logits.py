@@ -33,7 +33,7 @@ def compute(work: Work) -> Tables:
     chosen = work.frame("latents").filter("is_chosen").select("latent").collect()["latent"].sort().to_list()
     writes = work.frame("dictionaries").select("writes").collect().item()
     rows: list[dict[str, Any]] = [{"error": NOT_RESIDUAL}] * len(chosen)
-    if chosen and is_residual(writes):
+    if chosen and writes is not None and is_residual(writes):  # planted latents write nowhere
         rows = list(_promoted(work, chosen))
     common = work.stage.columns(work.values)
     made = [{**common, "latent": latent, **row} for latent, row in zip(chosen, rows, strict=True)]

@@ -18,7 +18,8 @@ def compute(work: Work) -> Tables:
     assert work.study.neighbours is not None
     width, k = int(work.frame("dictionaries").select("width").collect().item()), work.study.neighbours.k
     own = block_range(work.block, work.study.blocks, width)
-    sides = _directions(work.handles.coder(work.dictionary))
+    is_planted = work.study.dictionaries[work.dictionary].planted is not None
+    sides = {} if is_planted else _directions(work.handles.coder(work.dictionary))  # rules have no directions
     near = {side: directions.nearest(own, k) for side, directions in sides.items()}
     work.progress.share(0.3)
     together, counts = _together(work, own, width)

@@ -26,20 +26,16 @@ def llms(work: Work) -> Tables:
 
 
 def dictionaries(work: Work) -> Tables:
-    """A sparse coder and its hookpoint, verified against the subject.
+    """A sparse coder and its hookpoint, verified against the subject; or planted latents, with their rules.
 
     Raises:
         InputError: the coder does not fit the subject.
     """
     work.origins.verify()
     choice, coder = work.study.dictionaries[work.dictionary], work.origins.dictionary(work.dictionary)
-    site, facts = site_of(choice.hookpoint), coder.facts
+    facts = coder.facts
     row = {
         "dictionary": work.dictionary,
-        "hookpoint": neutral(choice.hookpoint),
-        "module": work.handles.subject().module_of(choice.hookpoint),
-        "writes": written_by(choice.hookpoint, choice.writes),
-        "site": "module" if site is None else site.site or "residual",
         "control": choice.control,
         "format": coder.format,
         "stated_model": facts.model,
@@ -49,7 +45,31 @@ def dictionaries(work: Work) -> Tables:
         else trained_digest(weights_digest(work.frame("coder").collect()), coder.digest),
         **{name: getattr(facts, name) for name in ("kind", "family", "width", "d_in", "d_out", "k", "l0")},
     }
-    return _table("dictionaries", row)
+    if choice.planted is None:
+        return {**_table("dictionaries", row | _place(work)), "planted": TABLES["planted"].empty()}
+    rules = [
+        {
+            "dictionary": work.dictionary,
+            "latent": latent,
+            "kind": rule.kind,
+            "rule": rule.model_dump_json(exclude={"kind"}),
+        }
+        for latent, rule in enumerate(work.origins.rules(work.dictionary))
+    ]
+    known = pa.Table.from_pylist(rules, schema=TABLES["planted"].schema)
+    return {**_table("dictionaries", row | dict.fromkeys(("d_in", "d_out", "family"))), "planted": known}
+
+
+def _place(work: Work) -> dict[str, Any]:
+    """Where in the subject a coder reads and writes."""
+    choice = work.study.dictionaries[work.dictionary]
+    site = site_of(choice.hookpoint)
+    return {
+        "hookpoint": neutral(choice.hookpoint),
+        "module": work.handles.subject().module_of(choice.hookpoint),
+        "writes": written_by(choice.hookpoint, choice.writes),
+        "site": "module" if site is None else site.site or "residual",
+    }
 
 
 def selections(work: Work) -> Tables:
