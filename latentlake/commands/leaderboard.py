@@ -1,7 +1,8 @@
 """Show sparse coders side by side, the best explained first: what they are, how they reconstruct, how they score.
 
-The control `directions`, `initialised` or `model` is the coder's own kind; `over shuffled` is how far scores lie above those of
-other latents' explanations, paired over latents.
+FVU: share of the variance that is not reconstructed; +CE: cross-entropy added, nats; latents: those that are explained; firing:
+the mean with latents counted by the tokens on which they fire; over shuffled: how far scores lie above those of other latents'
+explanations, paired over latents. The control `directions`, `initialised` or `model` is what the coder itself is a control for.
 """
 
 import argparse
@@ -39,18 +40,14 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
 
 
 def shown(board: pl.DataFrame) -> pl.DataFrame:
-    """What fits a terminal. FVU: share of the variance that is not reconstructed."""
+    """What fits a terminal."""
     over = [name for name in board.columns if f"{name}_low" in board.columns]
-    figures = {
-        "l0": "L0",
-        "variance_unexplained": "FVU",
-        "cross_entropy_added": "CE added",
-        "firing_weighted": "weighted",
-    }
-    numbers = {name: two_digits(name).alias(title) for name, title in figures.items()}
-    weighted = numbers.pop("firing_weighted")
-    return board.select(
-        "dictionary", "hookpoint", "width", pl.col("k").cast(pl.String), *numbers.values(), "control", "explained",
-        with_interval("mean", "low", "high"), weighted,
+    figures = {"l0": "L0", "variance_unexplained": "FVU", "cross_entropy_added": "+CE"}
+    shown = board.select(
+        *("dictionary", "hookpoint", "width", pl.col("k").cast(pl.String)),
+        *(two_digits(name).alias(title) for name, title in figures.items()),
+        *("control", pl.col("explained").alias("latents"), with_interval("mean", "low", "high")),
+        two_digits("firing_weighted").alias("firing"),
         *(with_interval(name, f"{name}_low", f"{name}_high").alias(name.replace("_", " ")) for name in over),
-    ).with_columns(pl.col(pl.String).fill_null(""))  # fmt: skip
+    )
+    return shown.with_columns(pl.col(pl.String).fill_null(""))

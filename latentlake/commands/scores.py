@@ -42,7 +42,6 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
     apart = [*(["metric"] if rows["metric"].n_unique() > 1 else []), *by]
     more = [] if "metric" in apart else [pl.col("firing_weighted").alias("weighted"), pl.col("median")]
     difference = with_interval("difference", "difference_low", "difference_high").alias("own less it")
-    return rows.select(
-        *("dictionary", "explainer", "scorer"), *apart, whose(), with_interval("mean", "low", "high"), *more, "latents",
-        difference, two_digits("above"), "failed",
-    ).with_columns(pl.col(pl.String).fill_null(""))  # fmt: skip
+    groups = ["dictionary", "explainer", "scorer", *apart]
+    figures = [with_interval("mean", "low", "high"), *more, pl.col("latents"), difference, two_digits("above")]
+    return rows.select(*groups, whose(), *figures, "failed").with_columns(pl.col(pl.String).fill_null(""))
