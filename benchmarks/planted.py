@@ -20,7 +20,7 @@ def main() -> int:
     lake = parser.parse_args().lake
     study = {"LATENTLAKE_STUDY": str(ROOT / "studies" / "planted.yaml"), "LATENTLAKE_LAKE": lake}
     done = subprocess.run([sys.executable, "-m", "jobs.run"], env={**os.environ, **study}, check=False)
-    return done.returncode or latentlake(["--lake", lake, "calibrate"])
+    return done.returncode or latentlake(["--lake", lake, "--study", "planted", "calibrate"])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
 
 def _wide(orders: pl.DataFrame) -> pl.DataFrame:
     """A row a scorer and kind, a column two explanations."""
-    share, low, high = (pl.col(name).round(2).cast(pl.String).fill_null("–") for name in ("share", "low", "high"))
+    share, low, high = (
+        pl.col(name).cast(pl.Decimal(10, 2)).cast(pl.String).fill_null("–") for name in ("share", "low", "high")
+    )
     shown = orders.with_columns(
         pair=pl.format("{} > {}", "better", "worse"), said=pl.format("{} ({} to {})", share, low, high)
     )
