@@ -57,7 +57,7 @@ def trace(view: View, dictionary: str, latent: int, explainer: str | None = None
     latents = _chosen(_rows(view, "latents", concerned, latent), f"latent {latent} of {dictionary!r}")
     examples = _with_documents(view, _rows(view, "examples", concerned, latent).collect())
     judgements = _rows(view, "judgements", concerned, latent).collect()
-    judged = [latent, *judgements["explanation_latent"].unique()]
+    judged = [latent, *judgements["explanation_latent"].drop_nulls().unique()]
     explanations = _rows(view, "explanations", concerned).filter(pl.col("latent").is_in(judged)).collect()
     hypotheses = _rows(view, "hypotheses", concerned, latent).sort("explainer", "hypothesis").collect()
     return Trace(

@@ -124,13 +124,23 @@ def test_a_block_holds_its_latents_each_with_a_verdict(found: pl.DataFrame, amis
 )
 def test_failures_are_counted_by_class_and_bounded(stage: str, table: str) -> None:
     def counted(errors: list[str | None]) -> Result:
-        return find("failed_calls_bounded", stage, **{table: rows(table, *({"error": each} for each in errors))})
+        return find(
+            "failed_calls_bounded", stage, **{table: rows(table, *({"error": each, "call": "k"} for each in errors))}
+        )
 
     assert counted([None] * 19 + ["timeout"]).passed
     assert counted([]).passed
     assert counted(["timeout", "no_reply", "timeout"]) == Result(
         False, {"failed": 3, "of": 3, "share": 1.0, "bound": 0.05, "no_reply": 1, "timeout": 2}
     )
+
+
+def test_what_no_call_was_made_for_has_not_failed() -> None:
+    found = rows(
+        "explanations", {"error": "not_single_token"}, {"error": "timeout", "call": "k"}, *[{"error": None}] * 18
+    )
+    figures = {"failed": 1, "of": 20, "share": 0.05, "bound": 0.05, "not_single_token": 1, "timeout": 1}
+    assert find("failed_calls_bounded", "explanations/default", explanations=found) == Result(True, figures)
 
 
 def controls(*values: float | None) -> Result:
@@ -310,7 +320,7 @@ def test_a_warning_fails_no_run_and_what_is_up_to_date_is_checked_too(
     assert {name for name, each in told.items() if not each.passed} == {"controls_near_chance"}
     assert told["controls_near_chance"].severity is dg.AssetCheckSeverity.WARN
     assert told["failed_calls_bounded"].severity is dg.AssetCheckSeverity.ERROR
-    assert told["failed_calls_bounded"].metadata["of"].value == 192
+    assert told["failed_calls_bounded"].metadata["of"].value == 288
     assert bench.dagster_stale() == {}
 
 

@@ -63,11 +63,14 @@ def test_latents_are_shown_by_density_and_triage(tables: dict[str, pl.DataFrame]
     assert {row["label"] for row in bars if row["triage"] == "ok"} == {f"{share:.1f} %"}
 
 
+WHOSE = {None: "the latent", "shuffled": "another latent", "empty": "nothing"}
+
+
 def test_scores_are_shown_against_the_control(tables: dict[str, pl.DataFrame]) -> None:
     histogram, chance, *_ = values(plots.scores(tables["scores"], tables["judgements"]))
     rows = tables["scores"].filter(metric="auroc").select("control", "value")
     expected = Counter(
-        ("another latent" if control else "the latent", min(floor(round(20 * value, 6)), 19) / 20)
+        (WHOSE[control], min(floor(round(20 * value, 6)), 19) / 20)
         for control, value in rows.iter_rows()
         if value is not None
     )
@@ -82,12 +85,12 @@ def test_judgements_are_shown_by_decile_against_silent_windows(tables: dict[str,
     assert {row["decile"] for row in line} == {decile + 1 for decile in rows["decile"].drop_nulls()}
     for shown in [*line, *silent]:
         decile = None if shown["decile"] is None else shown["decile"] - 1
-        control = None if shown["explanation of"] == "the latent" else "shuffled"
+        control = {whose: control for control, whose in WHOSE.items()}[shown["explanation of"]]
         own = rows.filter(pl.col("decile").eq_missing(decile), pl.col("control").eq_missing(control))
         assert decile is not None or not own["is_activating"].any()
         means = [np.mean(each["measure"].to_list()) for each in own.partition_by("latent")]
         assert [shown["mean"], shown["low"], shown["high"]] == pytest.approx(mean_interval(np.array(means)), rel=1e-3)
-    assert len(silent) == 2
+    assert len(silent) == 3
 
 
 def test_what_a_metric_or_judgement_lacks_is_left_out() -> None:

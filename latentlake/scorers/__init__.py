@@ -1,8 +1,7 @@
 """Scorers: one file each, with one registered class that holds its settings and judges explanations.
 
-What belongs here: how an explanation is held against a window. What does not: choosing windows
-(``stages/examples.py``), controls and metrics (``stages/scores.py``), the texts shown to a model (``prompts/``), running
-it (``engines/``).
+What belongs here: how an explanation is held against a window. What does not: choosing windows (``stages/examples.py``),
+controls (``stages/scores.py``), metrics (``scoring.py``), the texts shown to a model (``prompts/``), running it (``engines/``).
 
 To add one: a file with a subclass of `Scorer`, registered in `latentlake.registry.SCORERS`.
 """
