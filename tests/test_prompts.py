@@ -1,11 +1,15 @@
 """Prompt files: two parts, and who speaks; as the messages of a chat or as one text."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from latentlake import cli
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.protocols import Message, Score
+from tests.workbench import Workbench
 
 CHAT = """\
 [system]
@@ -83,3 +87,66 @@ def test_every_part_belongs_to_the_digest(tmp_path: Path) -> None:
         CHAT.replace("system", "user"),
     ]
     assert len({prompt(tmp_path, text).digest for text in texts}) == len(set(texts)) == 7
+
+
+# the command
+
+
+@pytest.fixture
+def show(
+    materialized: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """`latentlake prompt` in the materialized lake: exit status, and what was printed."""
+    materialized.prepare()
+    monkeypatch.setenv("LATENTLAKE_CACHE", str(materialized.folder / "cache"))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        own = ["--lake", materialized.lake.uri, "--study-file", str(materialized.path)]
+        status = cli.main([*own, "prompt", *arguments])
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+def test_a_prompt_is_shown_with_its_places(show: Callable[..., tuple[int, str]]) -> None:
+    status, said = show("detection")
+    assert status == 0
+    assert said.startswith("detection.txt, digest ")
+    assert "Description: $explanation" in said
+
+
+def test_the_calls_about_a_latent_are_those_that_were_made(
+    show: Callable[..., tuple[int, str]], materialized: Workbench
+) -> None:
+    view = materialized.view()
+    latent = view.explanations.filter(explainer="default").select("latent").collect()["latent"][0]
+    status, said = show("scorers.detection", "one", str(latent), "--all")
+    assert status == 0
+    keys = re.findall(r"call (\w{32}), (made|not made yet): Choose", said)
+    own = view.judgements.filter(scorer="detection", latent=latent).collect()
+    assert {key for key, _ in keys} == set(own["call"])
+    assert {state for _, state in keys} == {"made"}
+    assert said.count("\nText: ") >= len(own)
+    assert show("default", "one", str(latent))[1].startswith("1 of 3 calls of explanations/default about latent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["detecton"], "did you mean 'detection'?"),
+        (["explainers.detection"], "no explainer or scorer"),
+        (["tokens"], "explainers.tokens asks no language model"),
+        (["detection", "one"], "which latent of one?"),
+        (["detection", "two", "3"], "no dictionary 'two'"),
+        (["detection", "one", "99999"], "no latent 99999"),
+        (["embedding", "one", "3"], "makes no call about latent 3"),
+        (["detection", "one", "3", "--explainer", "tokens"], "does not judge the explainer 'tokens'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_shown_is_refused(show: Callable[..., tuple[int, str]], arguments: list[str], says: str) -> None:
+    status, said = show(*arguments)
+    assert status == 1
+    assert says in said
+    assert said.startswith("error: ")
