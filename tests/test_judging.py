@@ -353,6 +353,14 @@ def test_a_judge_that_sees_only_the_positions_of_marks_is_at_chance(scene: Drawi
     assert found == pytest.approx(0.5, abs=bound)
 
 
+def test_such_a_judge_does_see_marks_that_stand_anywhere() -> None:
+    """What the test above would not find out of marks drawn evenly is what it is there for."""
+    draw = np.random.default_rng(5)
+    share = [0.5, 0.2, 0.1, 0.05, 0.05, 0.05, 0.03, 0.02]
+    places = np.concatenate([draw.choice(8, 1000, p=share), draw.choice(8, 1000)])
+    assert auroc(np.arange(2000) < 1000, -places) > 0.7
+
+
 def test_a_judge_that_sees_only_positions_gains_little_from_wrong_tokens() -> None:
     """Where a window's own tokens are taken, marks move: over latents that fire anywhere nothing is to be seen of it."""
     from sklearn.ensemble import HistGradientBoostingClassifier

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from latentlake.errors import StudyChangedError, StudyError
+from latentlake.flow import Flow
 from latentlake.protocols import Score
 from latentlake.study import Study, load_study, require_unchanged
 
+ROOT = Path(__file__).parents[1]
 TEXT = """\
 name: tiny
 blocks: 2
@@ -425,3 +427,13 @@ def test_a_prompt_stays_what_it_was_when_the_study_was_read(file: Path) -> None:
     with pytest.raises(StudyChangedError):
         require_unchanged(study)
     assert load_study(file).prompt("mine.txt").digest != digest
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("studies/*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_are_shipped_are_valid_and_named_like_their_files(path: Path) -> None:
+    study = load_study(path)
+    assert study.name == path.stem
+    assert Flow(study).stages
+    methods = [*study.explainers.values(), *study.scorers.values()]
+    files = [file for each in methods for file in getattr(each, "files", {}).values()]
+    assert all((study.home / file).is_file() for file in files)
