@@ -13,6 +13,7 @@ messages, and no cues, since there the roles say who speaks; any other reads it 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Template
 from typing import cast
@@ -59,17 +60,16 @@ class Prompt:
 
         ``is_chat``: whether the model chats. A prompt without roles is then what the user says.
         """
-        prefix, suffix = (Template(each).substitute(values) for each in (self.prefix, self.suffix))
-        said = [Message(each.role, Template(each.text).substitute(values)) for each in self.said]
-        if not self.said:
-            return Call(prefix, suffix, sampling, draw)
-        if is_chat:
-            return Call(prefix, suffix, sampling, draw, tuple(self._without_cue(each) for each in said))
-        return Call(_as_text(said) + prefix, f"{suffix}\n{self.cue}" if self.cue else suffix, sampling, draw)
+        known = tuple((name, values[name]) for name in self._places)
+        prefix, said = _beginning(self, is_chat, known)
+        suffix = Template(self.suffix).substitute(values)
+        cue = f"\n{self.cue}" if self.cue and said is None else ""
+        return Call(prefix, suffix + cue, sampling, draw, said)
 
-    def _without_cue(self, message: Message) -> Message:
-        is_reply = message.role == "assistant"
-        return Message(message.role, message.text.removeprefix(self.cue).lstrip() if is_reply else message.text)
+    @cached_property
+    def _places(self) -> list[str]:
+        """Places before the suffix."""
+        return Template("".join(each.text for each in self.said) + self.prefix).get_identifiers()
 
 
 def read_prompt(name: str, home: Path) -> Prompt:
@@ -96,6 +96,24 @@ def read_prompt(name: str, home: Path) -> Prompt:
         )
     messages = tuple(Message(cast(Role, role), words.removesuffix("\n")) for role, words in said)
     return Prompt(prefix, suffix.removesuffix("\n") if cue else suffix, messages, cue[1] if cue else "")
+
+
+@lru_cache(maxsize=1024)
+def _beginning(
+    prompt: Prompt, is_chat: bool, values: tuple[tuple[str, str], ...]
+) -> tuple[str, tuple[Message, ...] | None]:
+    """What comes before the suffix, filled once for the many calls that have it in common: prefix, and messages of a chat."""
+    prefix = Template(prompt.prefix).substitute(dict(values))
+    said = [Message(each.role, Template(each.text).substitute(dict(values))) for each in prompt.said]
+    if not said:
+        return prefix, None
+    if not is_chat:
+        return _as_text(said) + prefix, None
+    return prefix, tuple(_without_cue(each, prompt.cue) for each in said)
+
+
+def _without_cue(message: Message, cue: str) -> Message:
+    return message._replace(text=message.text.removeprefix(cue).lstrip()) if message.role == "assistant" else message
 
 
 def _as_text(said: Sequence[Message]) -> str:
