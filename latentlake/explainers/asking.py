@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from latentlake.work import Work
 
 _LABEL = re.compile(r"\**explanation\**\s*:\**", re.IGNORECASE)
-_AROUND = "\"'`*.,;:-<> \t\n"  # what models put around an explanation
+_AROUND, _QUOTES = "*.,;:-<> \t\n", "\"'`"  # what models put around an explanation
 
 
 class Asking(Explainer):
@@ -83,7 +83,7 @@ class Asking(Explainer):
         if reply.error is not None:
             return Hypothesis("draw", None, reply.error, answer.key)
         *before, text = _LABEL.split(reply.text or "")
-        text = " ".join(text.replace("<<", "").replace(">>", "").strip(_AROUND).split())
+        text = " ".join(_bare(text.replace("<<", "").replace(">>", "")).split())
         error = None
         if not any(character.isalnum() for character in text):
             error = "empty"
@@ -122,6 +122,16 @@ class Asking(Explainer):
             latent: [_with_auroc(each, groups[latent], embedded) if latent in groups else each for each in own]
             for latent, own in hypotheses.items()
         }
+
+
+def _bare(text: str) -> str:
+    """A text without what stands around it; quotes around a word of it, as in ``the word "of"``, are its own."""
+    text = text.strip(_AROUND)
+    for quote in _QUOTES:
+        is_around = text.startswith(quote) and text.endswith(quote) and text.count(quote) == 2
+        if is_around or (text.count(quote) == 1 and quote in (text[:1], text[-1:])):
+            return _bare(text.removeprefix(quote).removesuffix(quote))
+    return text
 
 
 def windows_of(work: "Work", sample: str, latents: Sequence[int], first: int | None = None) -> pl.DataFrame:
