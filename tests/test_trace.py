@@ -285,7 +285,7 @@ def test_labels_without_probabilities_are_ranked_and_told() -> None:
             **dict.fromkeys(("explainer", "scorer", "control", "probability", "measure"), [None] * 4),
             "is_activating": [True, True, False, False],
             "prediction": [True, False, False, True],
-            **dict.fromkeys(WINDOW, [0, 1, 2, 3]),
+            **{name: [0, 1, 2, 3] for name in WINDOW},
         },
         schema_overrides={"probability": pl.Float64, "measure": pl.Float64},
     )
