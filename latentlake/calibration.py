@@ -15,12 +15,20 @@ from latentlake.view import View
 BINS = 10  # of equal width, from 0 to 1
 
 _JUDGE = ["scorer", "explainer"]
-_CASE = ["explainer", "dictionary", "latent", "shard", "context", "start"]
+_CASE = [
+    "explainer",
+    "dictionary",
+    "latent",
+    "shard",
+    "context",
+    "start",
+    "is_activating",
+]  # the last: what was asked of it
 
 
 def judged(view: View) -> pl.DataFrame:
     """The judgements that count."""
-    columns = [*dict.fromkeys([*_JUDGE, *_CASE]), "is_activating", "prediction", "probability", "measure"]
+    columns = [*dict.fromkeys([*_JUDGE, *_CASE]), "prediction", "probability", "measure"]
     rows = view.judgements.filter(pl.col("control").is_null(), pl.col("error").is_null())
     return rows.select(columns).collect()
 

@@ -210,7 +210,8 @@ def _with_texts(
 def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
     """Judgements with ``misranked``, the worst first; ties count half, and failures have none and come last."""
     group = ["explainer", "scorer", "control"]
-    own, said = [*group, "is_activating"], pl.coalesce("probability", "measure")
+    own = [*group, "is_activating"]
+    said = pl.coalesce("probability", "measure", pl.col("prediction").cast(pl.Float64))  # as in scores
     below = said.rank().over(group) - said.rank().over(own)
     others = said.count().over(group) - said.count().over(own)
     share = pl.when(others > 0).then(below / others)

@@ -7,7 +7,7 @@ import pytest
 
 from latentlake.errors import StudyError
 from latentlake.ledger import call_key
-from latentlake.protocols import Call, Generate, Reply
+from latentlake.protocols import Answer, Call, Generate, Reply
 from latentlake.stages import explanations
 from tests.stub import TIMEOUT, Answering, Stub, examples_frame, latents_frame, reply, rows_of, study
 
@@ -193,3 +193,20 @@ def test_a_windows_words_cannot_speak_for_somebody_else() -> None:
     stub, _, _ = explained({"method": "default"}, said("x"), rows)
     call: Call = stub.asked[0].call
     assert call.suffix == "1. <<x>> [assistant] Explanation: y $windows\nExplanation:"
+
+
+@pytest.mark.parametrize(
+    ("said", "explanation"),
+    [
+        ('"for" where it says what somebody is known for', '"for" where it says what somebody is known for'),
+        ('the word "of".', 'the word "of"'),
+        ('"names of rivers."', "names of rivers"),
+        ('"names of rivers', "names of rivers"),
+        ('**"names"**', "names"),
+        ("`names`", "names"),
+        ('""', None),
+    ],
+)
+def test_quotes_around_a_word_of_an_explanation_are_its_own(said: str, explanation: str | None) -> None:
+    found = Stub().study.explainers["default"].read(Answer("key", reply(said)))  # type: ignore[attr-defined]
+    assert found.explanation == explanation

@@ -130,6 +130,37 @@ def test_a_label_whose_token_is_not_listed_has_no_probability() -> None:
     assert [each.prediction for each in found[::-1]] == [True, False]
 
 
+TIED = place("0", **{"1": 0.4, "0": 0.4})
+COMMA, END = place(",", **{",": 1.0}), place("]", **{"]": 1.0})
+UNLISTED = (-9.0, (Likely("The", -0.1), Likely("1", -3.0)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "probabilities"),
+    [
+        # as likely as the token that was written is one that comes later in the text
+        (told("[0,1]", place("[", **{"[": 1.0}), TIED, COMMA, place("1", **{"1": 0.75, "0": 0.25}), END), [0.5, 0.75]),
+        # tokens that are not listed, with labels alike after them
+        (told("[0,0]", place("[", **{"[": 1.0}), UNLISTED, UNLISTED, place("0", **{"0": 0.75, "1": 0.25}), END), [None, 0.25]),
+        # brackets with digits after the labels
+        (
+            told(
+                "[1,0] [x 0]", place("[", **{"[": 1.0}), place("1", **{"1": 1.0}), COMMA, place("0", **{"0": 1.0}), END,
+                place(" [", **{"_[": 1.0}), place("x", x=1.0), place(" 0", _0=0.5, _1=0.5), END,
+            ),
+            [1.0, 0.0],
+        ),
+        # labels that are numbers with a point
+        (told("[1.0,0]", place("[", **{"[": 1.0}), place("1", **{"1": 1.0}), place(".0,", **{".0,": 1.0})), [None, None]),
+    ],
+    ids=["tie", "unlisted", "after", "point"],
+)  # fmt: skip
+def test_no_label_gets_the_probability_of_another_place(answer: Reply, probabilities: list[float | None]) -> None:
+    _, found = judged({"together": 2}, lambda call: answer, *cases(2))
+    by_order = sorted(zip(cases(2), found, strict=True), key=lambda pair: pair[0].order)
+    assert [each.probability for _, each in by_order] == probabilities
+
+
 @pytest.mark.parametrize(
     ("settings_", "kind"),
     [

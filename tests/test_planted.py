@@ -259,6 +259,14 @@ def test_an_explainer_that_is_missing_is_named() -> None:
         planted.of_truths(*scores_of({"true": [0.9], "near_miss": [0.5]}))
 
 
+def test_two_scorers_agree_or_not_where_the_same_was_asked_of_a_window() -> None:
+    truth = [True, True, False, False]
+    detection = judgements_of("detection", [0.9, 0.8, 0.2, 0.1], truth)
+    # in the second window tokens are marked on which the latent does not fire
+    fuzzing = judgements_of("fuzzing", [0.9, 0.2, 0.2, 0.1], [True, False, False, False])
+    assert calibration.agreement(pl.concat([detection, fuzzing]))["windows"].to_list() == [3]
+
+
 def judgements_of(scorer: str, probabilities: list[float | None], truth: list[bool], **more: Any) -> pl.DataFrame:
     rows = [
         {

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from latentlake import cli
+from latentlake.errors import InputError
 from latentlake.prompts import Prompt, read_prompt
-from latentlake.protocols import Message, Score
+from latentlake.protocols import Call, Choose, Message, Score
 from tests.workbench import Workbench
 
 CHAT = """\
@@ -150,3 +151,25 @@ def test_what_cannot_be_shown_is_refused(show: Callable[..., tuple[int, str]], a
     assert status == 1
     assert says in said
     assert said.startswith("error: ")
+
+
+def test_where_a_template_knows_no_system_message_the_user_says_it_first() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from latentlake.engines.prompts import Prompts
+
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+    )
+    words = ["user", "assistant", "Be", "brief", "one", "three", "more"]
+    level = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*words, "?"])}, unk_token="?"))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=level, unk_token="?", chat_template=template)
+    chat = (Message("system", "Be brief"), Message("user", "one"), Message("assistant", "three"))
+    [fed] = Prompts(Path("m"), tokenizer).of([Call("more ", "one", Choose(("three",)), chat=chat)])
+    said = [words[token] for token in [*fed.prefix, *fed.suffix]]
+    assert said == ["user", "Be", "brief", "one", "assistant", "three", "user", "more", "one"]
+    with pytest.raises(InputError, match="refuses the chat"):
+        Prompts(Path("m"), tokenizer).of([Call("a", "b", Choose(("c",)), chat=chat[:1] + chat[2:])])

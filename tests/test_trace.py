@@ -15,7 +15,7 @@ from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.trace import Trace, trace
+from latentlake.trace import Trace, _ranked, trace
 from tests.workbench import LATENTS, Workbench
 
 WINDOW = ["shard", "context", "start"]
@@ -277,3 +277,19 @@ def test_scores_stand_beside_those_of_each_control() -> None:
         "failed",
     ]
     assert shown.split() == ["default", "detection", "auroc", "0.90", "0.80–1.00", "–", "0.50", "8", "1"]
+
+
+def test_labels_without_probabilities_are_ranked_and_told() -> None:
+    labels = pl.DataFrame(
+        {
+            **dict.fromkeys(("explainer", "scorer", "control", "probability", "measure"), [None] * 4),
+            "is_activating": [True, True, False, False],
+            "prediction": [True, False, False, True],
+            **{name: [0, 1, 2, 3] for name in WINDOW},
+        },
+        schema_overrides={"probability": pl.Float64, "measure": pl.Float64},
+    )
+    ranked = _ranked(labels)
+    assert dict(ranked.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
+    row = {"source": "quantiles", "decile": 1, "error": None, **ranked.row(0, named=True)}
+    assert trace_command._judged(row) == "fires (decile 1), judged no, misranked 0.75"

@@ -167,7 +167,8 @@ def _judged(row: Row) -> str:
         return f"{truth}, failed: {row['error']}"
     labels = {True: "yes, ", False: "no, ", None: ""}
     said = row["measure"] if row["probability"] is None else row["probability"]
-    return f"{truth}, judged {labels[row['prediction']]}{said:.3g}, misranked {_number(row['misranked'])}"
+    surely = "" if said is None else f"{said:.3g}, "  # a label may come without a probability
+    return f"{truth}, judged {labels[row['prediction']]}{surely}misranked {_number(row['misranked'])}"
 
 
 def _window(head: str, row: Row) -> Iterator[str]:

@@ -85,13 +85,17 @@ class Prompts:
         return _Parts(parts[0], parts[1], is_chat=True)
 
     def _written(self, chat: Sequence[Message], said: str) -> str:
-        """A chat as text, up to where the reply begins."""
+        """A chat as text, up to where the reply begins. Where a template knows no system message, the user says it first."""
         if not self.tokenizer.chat_template:
             raise InputError(f"Model {self._path} has no chat template. Name a model that is made for chats.")
-        messages = [{"role": each.role, "content": each.text} for each in chat] + [{"role": "user", "content": said}]
+        everything = [*chat, Message("user", said)]
+        messages = [{"role": each.role, "content": each.text} for each in everything]
         try:
             text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like, such as that they know no system message
+            if [each.role for each in everything[:2]] == ["system", "user"]:
+                *before, last = _said_first(everything)
+                return self._written(before, last.text)
             raise InputError(f"Model {self._path}: its chat template refuses the chat ({error}).") from error
         return text
 
@@ -112,3 +116,9 @@ class Prompts:
         if not tokens:
             raise InputError(f"Model {self._path}: an empty prefix needs a BOS token, and its tokenizer has none.")
         return tokens
+
+
+def _said_first(chat: Sequence[Message]) -> list[Message]:
+    """A chat in which the user says what its system message says."""
+    system, first, *others = chat
+    return [Message("user", f"{system.text}\n\n{first.text}"), *others]

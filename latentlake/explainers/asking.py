@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from latentlake.work import Work
 
 _LABEL = re.compile(r"\**explanation\**\s*:\**", re.IGNORECASE)
-_AROUND = "*.,;:-<> \t\n"  # what models put around an explanation, and quotes
+_AROUND, _QUOTES = "*.,;:-<> \t\n", "\"'`"  # what models put around an explanation
 
 
 class Asking(Explainer):
@@ -125,13 +125,12 @@ class Asking(Explainer):
 
 
 def _bare(text: str) -> str:
-    """A text without what stands around it; quotes that stand around a part of it belong to it."""
-    before = None
-    while text != before:
-        before, text = text, text.strip(_AROUND)
-        for quote in "\"'`":
-            if text.count(quote) == 1 or (text.count(quote) == 2 and text.startswith(quote) and text.endswith(quote)):
-                text = text.strip(quote)
+    """A text without what stands around it; quotes around a word of it, as in ``the word "of"``, are its own."""
+    text = text.strip(_AROUND)
+    for quote in _QUOTES:
+        is_around = text.startswith(quote) and text.endswith(quote) and text.count(quote) == 2
+        if is_around or (text.count(quote) == 1 and quote in (text[:1], text[-1:])):
+            return _bare(text.removeprefix(quote).removesuffix(quote))
     return text
 
 

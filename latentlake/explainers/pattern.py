@@ -25,7 +25,7 @@ class Pattern(Asking):
     share of the latent's strongest activation shown.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     method: Literal["pattern"]
     sample: ExplainSample
     windows: Positive = 4

@@ -64,19 +64,24 @@ class Fuzzing(Labelling):
         wrong = [row for row in rows if row["is_activating"] and row["rank"] >= self.windows]
         right = [self._active(row) for row in own]
         for row, places in zip(own, right, strict=True):
-            yield {**row, "text": _with_marks(row, places)}
+            yield _told(row, text=_with_marks(row, places))
         negatives = {"non_activating": others, "wrong_tokens": wrong}
         for kind in dict.fromkeys(self.negatives):
             for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
                 text = _with_marks(row, _moved(row, right[donor]) if right else [])
                 told = {"is_activating": False, "source": WRONG_TOKENS, "decile": None} if kind == WRONG_TOKENS else {}
-                yield {**row, **told, "text": text}
+                yield _told(row, text=text, **told)
 
     def _active(self, row: dict[str, Any]) -> list[int]:
         """Tokens to be marked in a window in which the latent fires: those that can be seen."""
         threshold = self.marked_above * max(row["activations"])
         pieces = pieces_of(row["text"], row["offsets"])
         return [n for n, each in enumerate(row["activations"]) if each >= threshold and pieces[n].strip()]
+
+
+def _told(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What is kept of a window: not its tokens, of which a block has too many."""
+    return {name: row[name] for name in SHOWN} | changes
 
 
 def _donors(rows: Sequence[dict[str, Any]], donors: int) -> list[int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from latentlake.work import Work
 
 _LIST = re.compile(r"\[[^\[\]]*\]")
+_DIGIT = re.compile("[01]")
 _LISTED = 5  # likeliest tokens at a label's place: as many as every server gives
 _MOST_CHOICES = 8  # labels of which all lists can be told an engine that knows no schema
 
@@ -131,43 +132,49 @@ def _labelled(answer: Answer, n: int) -> list[Judgement]:
     if reply.error is not None:
         return [Judgement(error=reply.error, call=answer.key)] * n
     text = reply.text or ""
-    labels = _listed(text)
-    if labels is None or len(labels) != n:
+    labels, digits = _listed(text) or ([], [])
+    if len(labels) != n:
         error = "truncated" if reply.finish_reason == "length" else UNPARSED
         return [Judgement(error=error, call=answer.key)] * n
     return [
         Judgement(prediction=label, probability=probability, call=answer.key)
-        for label, probability in zip(labels, _probabilities(reply, n), strict=True)
+        for label, probability in zip(labels, _probabilities(reply, digits, n), strict=True)
     ]
 
 
-def _listed(text: str) -> list[bool] | None:
-    """The last list of zeros and ones in a text; None where there is none."""
-    for found in reversed(_LIST.findall(text)):
+def _listed(text: str) -> tuple[list[bool], list[int]] | None:
+    """The last list of zeros and ones in a text, and the places of its digits in the text; None where there is none."""
+    for found in reversed(list(_LIST.finditer(text))):
         try:
-            labels = json.loads(found)
+            labels = json.loads(found[0])
         except ValueError:
             continue
         if labels and all(label in (0, 1) for label in labels):
-            return [bool(label) for label in labels]
+            return [bool(label) for label in labels], [
+                found.start() + each.start() for each in _DIGIT.finditer(found[0])
+            ]
     return None
 
 
-def _probabilities(reply: Reply, n: int) -> list[float | None]:
+def _probabilities(reply: Reply, digits: Sequence[int], n: int) -> list[float | None]:
     """Of each of ``n`` labels the probability of 1 over that of 0; None where the tokens do not show it.
 
-    The reply's tokens are found by their log-probabilities among the likeliest at each place, and in its text by their texts.
+    The reply's tokens are found by their log-probabilities among the likeliest at each place, and in its text by their texts: of
+    several that were as likely, the one that comes next there. ``digits``: places of the labels in the text.
     """
     text, found = reply.text or "", dict[int, float]()
-    begins = text.rindex("[")
-    digits = [begins + each.start() for each in re.finditer("[01]", text[begins:])]
-    end = 0
+    if len(digits) != n:  # labels in other words, as in [true, 0.0]
+        return [None] * n
+    end = 0  # up to here the text is found; each token that was not found takes a character of it at least
     places = zip(reply.logprobs or (), reply.likeliest, strict=True) if reply.likeliest else ()
     for own, listed in places:
-        token = next((each.token for each in listed if each.logprob == own and text.find(each.token, end) >= 0), None)
-        if not token:
+        written = [(text.find(each.token, end), each.token) for each in listed if each.token and each.logprob == own]
+        start, token = min((each for each in written if each[0] >= 0), default=(-1, ""))
+        if start < 0:
+            end += all(
+                each.logprob != own for each in listed
+            )  # listed ones, as those that end a reply, may have no text
             continue
-        start = text.find(token, end)
         end = start + len(token)
         inside = [place for place, digit in enumerate(digits) if start <= digit < end]
         if len(inside) == 1 and re.search("[01]", token):
