@@ -34,6 +34,8 @@ def _preview(frame: Frame) -> str:
     means = rows.group_by("metric", "control").agg(
         mean=pl.col("value").mean(), latents=pl.col("value").count(), failed=pl.col("n_failed").sum()
     )
-    judgements = frame("judgements").select("control", "latent", "decile", "probability", "measure").collect()
+    # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
+    own = frame("judgements").filter(pl.col("source") != "wrong_tokens")
+    judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
     image = plots.image(plots.scores, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
     return f"{image}\n\n{table_of(means.sort('metric', 'control', nulls_last=False))}"

@@ -44,7 +44,9 @@ def aggregates(
     keys = [*_GROUP, *([by] if by else [])]
     scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
     found = []
-    for each in _metrics(view, chosen) or [""]:  # one by one, for room; without scores there are columns, and no rows
+    for each in _metrics(view, by, chosen) or [
+        ""
+    ]:  # one by one, for room; without scores there are columns, and no rows
         own = scored.filter(**chosen | {"metric": each})
         summed, paired = pl.collect_all([_summed(view, own, keys), _paired(own, keys)], engine="streaming")
         found.append(summed.join(paired, on=[*keys, "control"], how="left", nulls_equal=True))
@@ -59,10 +61,11 @@ def whose() -> pl.Expr:
     return pl.col("control").cast(pl.String).replace(_WHOSE).fill_null(OWN).alias("explanation of")
 
 
-def _metrics(view: View, chosen: dict[str, str]) -> list[str]:
+def _metrics(view: View, by: By | None, chosen: dict[str, str]) -> list[str]:
     """The metrics that there are of what is chosen; what no score is of is refused, lest an empty table say that nothing was
     scored."""
-    there = view.scores.select("metric", "explainer", "scorer").unique().collect(engine="streaming")
+    scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
+    there = scored.select("metric", "explainer", "scorer").unique().collect(engine="streaming")
     for name, value in chosen.items():
         known = there[name].unique().sort().to_list()
         if value not in known:

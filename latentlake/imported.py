@@ -130,7 +130,7 @@ def _lines(data: bytes) -> pl.DataFrame:
             continue
         try:
             entry = json.loads(line.decode("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _BadEntryError(number, f"not JSON: {error}") from error
         if not isinstance(entry, dict) or any(name not in entry for name in COLUMNS):
             raise _BadEntryError(number, 'it must be like {"latent": 0, "explanation": "…"}')

@@ -330,7 +330,8 @@ class Study(Choices):
             raise ValueError(
                 f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}"
             )
-        if (split != "explain" or hasattr(entry, "negatives")) and not sample.sources:
+        compares = split != "explain" or hasattr(entry, "negatives")
+        if compares and getattr(entry, "needs_negatives", True) and not sample.sources:
             raise ValueError(f"{where} compares windows with others, but samples.{name} has no negatives")
         if needs > sample.windows:
             raise ValueError(f"{where} judges {needs} windows, but samples.{name} draws only {sample.windows}")

@@ -212,7 +212,7 @@ def test_a_completion_becomes_an_explanation_or_an_error(
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 10_000), unique=True, max_size=40), st.integers(0, 5))
 def test_partners_are_one_cycle_through_all_latents(latents: list[int], seed: int) -> None:
-    found = partners(np.array(latents, dtype=np.int64), seed)
+    found = partners({latent: str(latent) for latent in latents}, seed)
     if len(latents) < 2:
         assert found == {}
         return
@@ -221,7 +221,23 @@ def test_partners_are_one_cycle_through_all_latents(latents: list[int], seed: in
         walked.append(after)
         assert len(walked) <= len(latents)
     assert sorted(walked) == sorted(latents)
-    assert partners(np.array(latents[::-1], dtype=np.int64), seed) == found
+    assert partners({latent: str(latent) for latent in latents[::-1]}, seed) == found
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.integers(0, 100), st.sampled_from("abc"), max_size=12))
+def test_a_partner_is_the_next_latent_that_is_explained_otherwise(texts: dict[int, str]) -> None:
+    order = list(texts)
+    if len(order) > 1:
+        distinct = partners({latent: str(latent) for latent in texts}, 0)
+        order = [order[0]]
+        while len(order) < len(texts):
+            order.append(distinct[order[-1]])
+    wanted = {}
+    for place, latent in enumerate(order):
+        others = [each for each in (*order[place:], *order[:place]) if texts[each] != texts[latent]]
+        wanted |= {latent: others[0]} if others else {}
+    assert partners(texts, 0) == wanted
 
 
 # judging
@@ -266,7 +282,7 @@ def by_control(rows: list[dict[str, Any]], metric: str = "auroc") -> dict[tuple[
 def test_a_latent_s_windows_are_held_against_its_explanation_another_latent_s_and_an_empty_one() -> None:
     texts = {3: "three", 5: "five", 8: "eight"}
     stub, judgements, _ = scored("detection", texts, windows(3, 5, 8, 9), says_yes)
-    partner = partners(np.array([3, 5, 8]), 0)
+    partner = partners(texts, 0)
     assert len(judgements) == len(stub.asked) == 3 * 3 * 8
     calls = {call_key("rev", asked.call): asked for asked in stub.asked}
     for row in judgements:

@@ -93,6 +93,7 @@ def test_of_reasons_the_explanation_is_what_follows_them() -> None:
         (reply("動物の名前"), "動物の名前", None),
         (reply('"for" before a reason'), '"for" before a reason', None),
         (reply('"for" and "as".'), '"for" and "as"', None),
+        (reply('the word "Explanation:" before a text'), 'the word "Explanation:" before a text', None),
         (reply("the word `for`"), "the word `for`", None),
         (reply('"names of animals'), "names of animals", None),
         (reply("the 's of a genitive"), "the 's of a genitive", None),

@@ -442,6 +442,19 @@ def test_fuzzing_is_judged_and_scored_by_source() -> None:
     assert len(set(windows)) == len(windows)
 
 
+def test_a_window_in_which_nothing_can_be_marked_is_left_out() -> None:
+    blank = (3, True, [" a", " ", "\n"], [0.0, 1.0, 1.0])
+    found = fuzz([window(1), blank, window(2), *[window(is_on=False)] * 4])
+    assert [row["rank"] for row in found if row["is_activating"]] == [0, 2]
+    assert sorted(places_of(row) for row in found if not row["is_activating"]) == [[1], [1], [2], [2]]
+    assert fuzz([blank, window(is_on=False)], negatives=["non_activating", "wrong_tokens"]) == []
+
+
+def test_fuzzing_on_wrong_tokens_alone_needs_no_other_windows() -> None:
+    own = {**COMMON, "method": "fuzzing", "negatives": ["wrong_tokens"], "sample": "positives"}
+    assert study(scorers={"own": own}, samples={"positives": {"split": "score", "windows": 8}})
+
+
 @pytest.mark.parametrize("negatives", [[], ["random"], "wrong_tokens"], ids=str)
 def test_negatives_that_fuzzing_does_not_know_are_refused(negatives: Any) -> None:
     with pytest.raises(ValidationError):

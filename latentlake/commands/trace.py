@@ -161,7 +161,11 @@ def _whose(row: Row) -> str:
 
 
 def _judged(row: Row) -> str:
-    elsewhere = "fires, but not where it was marked" if row["source"] == "wrong_tokens" else "does not fire"
+    elsewhere = (
+        "fires where marked here, but was shown with marks elsewhere"
+        if row["source"] == "wrong_tokens"
+        else "does not fire"
+    )
     truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
     if row["error"]:
         return f"{truth}, failed: {row['error']}"

@@ -21,7 +21,7 @@ from latentlake.protocols import UNPARSED, Answer, Asked, Generate
 if TYPE_CHECKING:
     from latentlake.work import Work
 
-_LABEL = re.compile(r"\**explanation\**\s*:\**", re.IGNORECASE)
+_LABEL = re.compile(r"^[\s*_#>-]*explanation[*_]*\s*:[*_]*", re.IGNORECASE | re.MULTILINE)
 _AROUND, _QUOTES = "*.,;:-<> \t\n", "\"'`"  # what models put around an explanation
 
 

@@ -78,6 +78,11 @@ class Scorer(Choices):
         """Activating windows of a latent that the sample must draw."""
         return self.windows
 
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether the sample must draw windows in which the latent does not fire."""
+        return True
+
     def shown(self, windows: pl.LazyFrame) -> pl.DataFrame:
         """Which windows of the sample are judged, with the ``text`` that the judge reads of each, and ``is_activating``: whether
         yes is the right answer.

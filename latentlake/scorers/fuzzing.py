@@ -40,6 +40,11 @@ class Fuzzing(Labelling):
         return super().most_calls * kinds // 2 + kinds
 
     @property
+    def needs_negatives(self) -> bool:
+        """Not where only tokens are wrong."""
+        return "non_activating" in self.negatives
+
+    @property
     def needs(self) -> int:
         """As many again where tokens are wrong."""
         return self.windows * (2 if WRONG_TOKENS in self.negatives else 1)
@@ -58,17 +63,20 @@ class Fuzzing(Labelling):
         return pl.DataFrame(rows, schema={name: drawn.schema[name] for name in SHOWN})
 
     def _marked(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The windows of one latent, those that it fires in by rank behind the others."""
-        own = [row for row in rows if row["is_activating"] and row["rank"] < self.windows]
+        """The windows of one latent. One in which it fires on nothing that can be seen (spaces, parts of characters) is left out:
+        nobody could say of it whether the marks are right.
+        """
+        firing = [row for row in rows if row["is_activating"] and row["rank"] < self.windows]
+        own = [row for row in firing if self._active(row)]
         others = [row for row in rows if not row["is_activating"] and row["rank"] < self.windows]
         wrong = [row for row in rows if row["is_activating"] and row["rank"] >= self.windows]
         right = [self._active(row) for row in own]
         for row, places in zip(own, right, strict=True):
             yield _told(row, text=_with_marks(row, places))
-        negatives = {"non_activating": others, "wrong_tokens": wrong}
+        negatives = {"non_activating": others, "wrong_tokens": wrong} if own else dict.fromkeys(self.negatives, [])
         for kind in dict.fromkeys(self.negatives):
             for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
-                text = _with_marks(row, _moved(row, right[donor]) if right else [])
+                text = _with_marks(row, _moved(row, right[donor]))
                 told = {"is_activating": False, "source": WRONG_TOKENS, "decile": None} if kind == WRONG_TOKENS else {}
                 yield _told(row, text=text, **told)
 
@@ -88,8 +96,8 @@ def _donors(rows: Sequence[dict[str, Any]], donors: int) -> list[int]:
     """For each window another whose marks it takes, each as often as any other: drawn by the places of windows in the sample,
     not by their texts, so that a window that is replaced changes no other's marks but the one's that took its own.
     """
-    if not rows or not donors:
-        return [0] * len(rows)
+    if not rows:
+        return []
     order = np.argsort(mix(np.arange(donors), seed_of("donors", rows[0]["latent"], rows[0]["is_activating"])))
     return [int(order[row["rank"] % donors]) for row in rows]
 

@@ -35,16 +35,17 @@ class Surprisal(Scorer):
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """Differences of log-likelihoods, as measures."""
         prompt, is_chat = work.study.prompt(self.prompt), work.study.llms[self.llm].chat
-        said = [*((case, self.neutral) for case in cases), *((case, case.explanation) for case in cases)]
+        neutral = {(case.latent, case.text): self.neutral for case in cases}  # what a window is without is asked once
+        said = [(*key, text) for key, text in neutral.items()]
+        said += [(case.latent, case.text, case.explanation) for case in cases]
         asked = [
-            Asked(
-                case.latent,
-                prompt.call(Score(), is_chat, {"explanation": in_a_line(explanation), "window": in_a_line(case.text)}),
-            )
-            for case, explanation in said
+            Asked(latent, prompt.call(Score(), is_chat, {"explanation": in_a_line(text), "window": in_a_line(window)}))
+            for latent, window, text in said
         ]
         answers = work.ask(self.llm, asked)
-        return [_compare(*pair) for pair in zip(answers[len(cases) :], answers[: len(cases)], strict=True)]
+        without = dict(zip(neutral, answers, strict=False))
+        given = answers[len(neutral) :]
+        return [_compare(each, without[case.latent, case.text]) for case, each in zip(cases, given, strict=True)]
 
 
 def _compare(given: Answer, neutral: Answer) -> Judgement:

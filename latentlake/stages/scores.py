@@ -1,5 +1,7 @@
 """Judgements of explanations, true ones and controls; the scores that follow from them are of `latentlake.scoring`."""
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,19 @@ def compute(work: Work) -> Tables:
     return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
 
-def partners(latents: np.ndarray, seed: int) -> dict[int, int]:
-    """For each latent the next one in hash order, whose explanation controls its own; none for a single latent."""
-    order = latents[np.argsort(mix(latents.astype(np.uint64), seed_of("shuffled", seed)), kind="stable")]
-    return dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True)) if len(order) > 1 else {}
+def partners(texts: Mapping[int, str], seed: int) -> dict[int, int]:
+    """For each latent, by its explanation, the next one in hash order that is explained otherwise: its control. Latents that
+    are all explained alike have none.
+    """
+    latents = np.array(list(texts), dtype=np.int64)
+    order = latents[np.argsort(mix(latents.astype(np.uint64), seed_of("shuffled", seed)), kind="stable")].tolist()
+    found: dict[int, int] = {}
+    for latent, after in pairwise(reversed([*order, *order])):  # a ring, walked backwards
+        if texts[latent] != texts[after]:
+            found[after] = latent
+        elif latent in found:
+            found[after] = found[latent]
+    return found
 
 
 def _given(explained: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -38,8 +49,7 @@ def _given(explained: pl.DataFrame, seed: int) -> pl.DataFrame:
     without an explanation would make of an empty one is not asked: it could be compared with nothing.
     """
     texts = dict(zip(explained["latent"], explained["explanation"], strict=True))
-    able = np.array([latent for latent, text in texts.items() if text is not None], dtype=np.int64)
-    partner = partners(able, seed)
+    partner = partners({latent: text for latent, text in texts.items() if text is not None}, seed)
     rows: list[tuple[int, str | None, int | None, str | None, str | None]] = []
     for latent, text in texts.items():
         other = partner.get(latent)
