@@ -161,11 +161,8 @@ def _whose(row: Row) -> str:
 
 
 def _judged(row: Row) -> str:
-    elsewhere = (
-        "fires where marked here, but was shown with marks elsewhere"
-        if row["source"] == "wrong_tokens"
-        else "does not fire"
-    )
+    is_elsewhere = row["source"] == "wrong_tokens"
+    elsewhere = "fires where marked here, was shown with other marks" if is_elsewhere else "does not fire"
     truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
     if row["error"]:
         return f"{truth}, failed: {row['error']}"

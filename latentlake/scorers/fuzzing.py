@@ -73,7 +73,9 @@ class Fuzzing(Labelling):
         right = [self._active(row) for row in own]
         for row, places in zip(own, right, strict=True):
             yield _told(row, text=_with_marks(row, places))
-        negatives = {"non_activating": others, "wrong_tokens": wrong} if own else dict.fromkeys(self.negatives, [])
+        if not own:  # there is nothing to copy marks from
+            return
+        negatives = {"non_activating": others, "wrong_tokens": wrong}
         for kind in dict.fromkeys(self.negatives):
             for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
                 text = _with_marks(row, _moved(row, right[donor]))
