@@ -109,7 +109,8 @@ def planting(workbench: Workbench) -> Workbench:
     for name, said in files.items():
         (bench.folder / f"{name}.json").write_text(json.dumps(dict(enumerate(said.split()))))
     study["dictionaries"]["planted"] = {"planted": "latents.json"}
-    study["reconstruction"], study["neighbours"] = {"tokens": 64}, {"k": 2}
+    study |= {"blocks": 1, "reconstruction": {"tokens": 64}, "neighbours": {"k": 2}}
+    study["samples"] = {"test": study["samples"]["test"]}
     study["selection"]["min_windows"] = {"score": 4}
     study["explainers"] = {name: {"method": "imported", "files": {"planted": f"{name}.json"}} for name in files}
     scorer = study["scorers"]["embedding"] | {"explainers": list(files)}
@@ -155,8 +156,9 @@ def test_planted_latents_go_through_the_flow_beside_a_coder(planting: Workbench,
     )
 
 
-def test_planted_latents_alone_need_no_forward_pass_and_follow_their_rules(planting: Workbench) -> None:
+def test_planted_latents_alone_need_no_forward_pass_and_follow_their_rules_and_the_texts(planting: Workbench) -> None:
     del planting.study["dictionaries"]["one"]
+    planting.study |= {"explainers": {}, "scorers": {}}
     computed = planting.run()
     assert planting.subject.contexts_read == 0
     assert "reconstructions" not in computed
@@ -167,30 +169,24 @@ def test_planted_latents_alone_need_no_forward_pass_and_follow_their_rules(plant
     assert again["activations"] == 2
     assert "contexts" not in again
     assert "selections" not in again
-
-
-def test_a_document_of_another_topic_moves_what_fires(planting: Workbench) -> None:
-    del planting.study["dictionaries"]["one"]
-    planting.run()
-    path = planting.folder / "docs" / "a.jsonl.gz"
+    path = planting.folder / "docs" / "a.jsonl.gz"  # and a document of another topic
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"a 3"', b'"b 3"'), mtime=0))
     assert planting.run()["activations"] == 1
 
 
 def test_a_file_of_explanations_stales_what_lies_downstream_of_it(planting: Workbench) -> None:
+    study = planting.study
+    study["explainers"] = {"near_miss": study["explainers"]["near_miss"]}
+    study["scorers"] = {"embedding": study["scorers"]["embedding"] | {"explainers": ["near_miss"]}}
     planting.run()
     path = planting.folder / "near_miss.json"
     path.write_text(path.read_text().replace("lake", "stream"))
-    assert planting.run() == {
-        "explanations/near_miss": 2,
-        "scores/near_miss/embedding": 1,
-        "scores/near_miss/judge": 1,
-    }
-    planting.study["explainers"]["near_miss"]["files"]["one"] = "one.json"
+    assert planting.run() == {"explanations/near_miss": 1, "scores/near_miss/embedding": 1}
+    study["explainers"]["near_miss"]["files"]["one"] = "one.json"
     (planting.folder / "one.json").write_text('{"0": "of the other dictionary"}')
-    assert planting.run() == {"explanations/near_miss": 2}
+    assert planting.run() == {"explanations/near_miss": 1}
     path.write_text(path.read_text() + "\n")
-    assert planting.run() == {"explanations/near_miss": 2}  # with the same explanations
+    assert planting.run() == {"explanations/near_miss": 1}  # with the same explanations
 
 
 @pytest.mark.parametrize(
