@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import validate
 from pydantic import ValidationError
 
 from latentlake.metrics import auroc
@@ -90,7 +91,15 @@ def test_a_reply_that_is_no_list_of_labels_fails_for_each_of_its_windows(answer:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 0, 1]", " [1,0,1]", "Labels: [1, 0, 1].", "Of [0, 1]: [1,\n0, 1]", "[true, false, 1]"]
+    "text",
+    [
+        "[1, 0, 1]",
+        '{"labels": [1, 0, 1]}',
+        " [1,0,1]",
+        "Labels: [1, 0, 1].",
+        "Of [0, 1]: [1,\n0, 1]",
+        "[true, false, 1]",
+    ],
 )
 def test_the_last_list_of_a_reply_counts(text: str) -> None:
     _, found = judged({"together": 3}, lambda call: reply(text), *cases(3))
@@ -183,7 +192,9 @@ def test_replies_are_held_to_their_form_where_the_engine_can(settings_: dict[str
         assert len(sampling.choice) == 2**n
         assert sampling.choice[0] == ("[0, 0, 0]" if settings_["llm"] == "chat" else " [0, 0, 0]")
     if sampling.schema:
-        assert json.loads(sampling.schema)["maxItems"] == json.loads(sampling.schema)["minItems"] == n
+        shape = json.loads(sampling.schema)["properties"]["labels"]
+        assert shape["maxItems"] == shape["minItems"] == n
+        validate({"labels": [0, 1, 1]}, json.loads(sampling.schema))
 
 
 def test_a_model_that_chats_is_given_worked_examples_as_a_chat() -> None:

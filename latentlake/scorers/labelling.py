@@ -94,16 +94,23 @@ class Labelling(Scorer):
         if self.together == 1:
             return Choose((self.yes, self.no))
         llm = work.study.llms[self.llm]
-        sampling: dict[str, Any] = {"max_tokens": 4 * n + 8, "likeliest": _LISTED if self.probabilities else 0}
+        sampling: dict[str, Any] = {"max_tokens": 4 * n + 16, "likeliest": _LISTED if self.probabilities else 0}
         if self.is_formed and llm.engine != "transformers":
-            items = {"type": "integer", "enum": [0, 1]}
-            sampling["schema"] = json.dumps({"type": "array", "items": items, "minItems": n, "maxItems": n})
+            sampling["schema"] = _schema(n)
         elif self.is_formed and n <= _MOST_CHOICES:
             space = "" if llm.chat else " "
             sampling["choice"] = tuple(f"{space}{json.dumps(labels)}" for labels in product((0, 1), repeat=n))
         elif not llm.chat:
             sampling["stop"] = ("\n\n",)
         return Generate(**sampling)
+
+
+def _schema(n: int) -> str:
+    """Of ``n`` labels: in an object, since some servers take no other schema."""
+    items = {"type": "integer", "enum": [0, 1]}
+    labels = {"type": "array", "items": items, "minItems": n, "maxItems": n}
+    shape = {"type": "object", "properties": {"labels": labels}, "required": ["labels"], "additionalProperties": False}
+    return json.dumps(shape)
 
 
 def _prompts(cases: Sequence[Case], together: int) -> Iterator[tuple[int, ...]]:
