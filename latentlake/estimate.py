@@ -15,6 +15,7 @@ from latentlake.budget import price_of
 from latentlake.digest import digest
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
+from latentlake.ledger import call_key
 from latentlake.origins import Origins
 from latentlake.pending import ASKING, Pending
 from latentlake.plan import Plan, Planned, State
@@ -41,6 +42,9 @@ class Estimator:
     def __init__(self, plan: Plan, flow: Flow, lake: Lake, origins: Origins) -> None:
         self._plan, self._flow, self._lake, self._origins = plan, flow, lake, origins
         self._pending = Pending(plan, flow, lake, origins)
+        self._counted: set[str] = (
+            set()
+        )  # keys of calls; an empty explanation is held against a window by several partitions
         self._past = self._past_calls()
         self._seconds = self._past_seconds()
 
@@ -95,8 +99,14 @@ class Estimator:
         return _Calls(Counter({llm: round(n * factor) for llm, n in counted.items()}), "about")
 
     def _count(self, stage: Stage, key: str) -> Counter[str]:
-        """Calls that one partition would make: its stage runs, and what it asks is counted, not answered."""
-        return Counter({llm: len(asked) for llm, asked in self._pending.of(stage, key).items()})
+        """Calls that one partition would make, but for those that one before it makes too: its stage runs, and what it asks is
+        counted, not answered."""
+        found: Counter[str] = Counter()
+        for llm, asked in self._pending.of(stage, key).items():
+            keys = {call_key(self._pending.revision(llm), each.call) for each in asked}
+            found[llm] = len(keys - self._counted)
+            self._counted |= keys
+        return found
 
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:
         study, is_scorer = self._flow.study, stage.kind == "scores"
