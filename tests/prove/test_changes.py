@@ -14,7 +14,7 @@ import pytest
 from latentlake.fakes import write_coder
 from tests.prove.quickstart import Quickstart
 
-SCORES = {f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisal", "detection", "fuzzing")}
+SCORES = {f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisal", "detection")}
 SMALL = {"scores/default/small": 2}
 BELOW = {
     "logits": 2, "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2,
