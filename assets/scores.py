@@ -7,6 +7,7 @@ from assets import plots
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
+from latentlake.scorers.fuzzing import WRONG_TOKENS
 from latentlake.stages import scores as core
 from latentlake.work import each
 
@@ -24,7 +25,8 @@ def scores(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         group="scores",
         kinds={"scipy", *(["huggingface"] if asks_models else [])},
         description=f"What the scorer `{scorer}` (method `{flow.study.scorers[scorer].method}`) makes of the explanations of "
-        f"`{explainer}`, and of the same explanations shuffled among latents; each judged window is in `judgements`.",
+        f"`{explainer}`, of the same explanations shuffled among latents, and of an empty one; "
+        "each judged window is in `judgements`.",
         preview=_preview,
     )
 
@@ -35,7 +37,7 @@ def _preview(frame: Frame) -> str:
         mean=pl.col("value").mean(), latents=pl.col("value").count(), failed=pl.col("n_failed").sum()
     )
     # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
-    own = frame("judgements").filter(pl.col("source") != "wrong_tokens")
+    own = frame("judgements").filter(pl.col("source") != WRONG_TOKENS)
     judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
     image = plots.image(plots.scores, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
     return f"{image}\n\n{table_of(means.sort('metric', 'control', nulls_last=False))}"

@@ -9,13 +9,14 @@ import polars as pl
 
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import mean_half_width
+from latentlake.scoring import EMPTY, SHUFFLED
 from latentlake.view import View
 
 By = Literal["decile", "source"]
 BY: tuple[str, ...] = get_args(By)
 OWN = "the latent"
 
-_WHOSE = {"shuffled": "another latent", "empty": "nothing"}
+_WHOSE = {SHUFFLED: "another latent", EMPTY: "nothing"}
 _GROUP = ("dictionary", "explainer", "scorer", "metric")
 _LEVELS = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
 

@@ -13,6 +13,7 @@ import polars as pl
 from latentlake.flow import Stage
 from latentlake.hookpoints import neutral, site_of
 from latentlake.metrics import mean_interval
+from latentlake.scoring import SHUFFLED
 from latentlake.study import Study
 from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES
@@ -180,7 +181,7 @@ def controls_near_chance(checked: Checked) -> Result:
 
     Where no latent has a control there is nothing to object to.
     """
-    controls = checked.frame("scores").filter(control="shuffled", metric="auroc")
+    controls = checked.frame("scores").filter(control=SHUFFLED, metric="auroc")
     values = controls.select("value").drop_nulls().collect()["value"].to_numpy()
     found = dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
     bound = checked.study.checks.control

@@ -7,6 +7,8 @@ import polars as pl
 from latentlake.metrics import LABEL_METRICS, Judged, measure
 from latentlake.tables import TABLES
 
+# the controls: what a latent's windows are held against beside its own explanation
+SHUFFLED, EMPTY = "shuffled", "empty"
 _WHO = ["latent", "control"]
 _COUNTS = [field.name for field in fields(Judged) if field.name != "variance"]
 _AT_ONCE = 512  # latents: their slices hold six times their judgements

@@ -4,6 +4,7 @@ import polars as pl
 
 from latentlake.aggregates import aggregates, whose
 from latentlake.console import as_text, two_digits, with_interval
+from latentlake.scoring import SHUFFLED
 from latentlake.view import View
 
 
@@ -27,7 +28,7 @@ def summarize(view: View) -> str:
 def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
     """A row a latent and explainer, a column a scorer: the score, and in brackets the control's."""
     keys = ["dictionary", "latent", "explainer"]
-    own, control = scores.filter(pl.col("control").is_null()), scores.filter(control="shuffled")
+    own, control = scores.filter(pl.col("control").is_null()), scores.filter(control=SHUFFLED)
     both = own.join(control, on=[*keys, "scorer"], how="left", suffix="_control").with_columns(
         shown=pl.format("{} ({})", *(two_digits(name).fill_null("–") for name in ("value", "value_control")))
     )

@@ -17,6 +17,8 @@ import polars as pl
 from latentlake.marking import mark, pieces_of
 from latentlake.opened import Opened
 from latentlake.sampling.texts import SEPARATOR
+from latentlake.scorers.fuzzing import WRONG_TOKENS
+from latentlake.scoring import EMPTY
 from latentlake.trace import Trace, trace
 
 _FEW = 3  # judgements of a scorer, and windows of a sample, without --all
@@ -154,14 +156,14 @@ def _judgements(found: Trace, few: int | None) -> Iterator[str]:
 
 def _whose(row: Row) -> str:
     """The explanation that was judged."""
-    if row["control"] == "empty":
+    if row["control"] == EMPTY:
         return "an empty explanation"
     whose = f"latent {row['explanation_latent']}'s explanation by" if row["control"] else "the explanation by"
     return f"{whose} {row['explainer']}, {row['explanation']!r}"
 
 
 def _judged(row: Row) -> str:
-    is_elsewhere = row["source"] == "wrong_tokens"
+    is_elsewhere = row["source"] == WRONG_TOKENS
     elsewhere = "fires where marked here, was shown with other marks" if is_elsewhere else "does not fire"
     truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
     if row["error"]:

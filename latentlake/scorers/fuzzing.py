@@ -75,7 +75,7 @@ class Fuzzing(Labelling):
             yield _told(row, text=_with_marks(row, places))
         if not own:  # there is nothing to copy marks from
             return
-        negatives = {"non_activating": others, "wrong_tokens": wrong}
+        negatives = {"non_activating": others, WRONG_TOKENS: wrong}
         for kind in dict.fromkeys(self.negatives):
             for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
                 text = _with_marks(row, _moved(row, right[donor]))

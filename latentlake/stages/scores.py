@@ -9,11 +9,8 @@ import polars as pl
 
 from latentlake.digest import mix, seed_of
 from latentlake.scorers import Case, Judgement, Scorer
-from latentlake.scoring import score
+from latentlake.scoring import EMPTY, SHUFFLED, score
 from latentlake.work import Tables, Work
-
-# What a latent's windows are held against beside its own explanation.
-SHUFFLED, EMPTY = "shuffled", "empty"
 
 
 def compute(work: Work) -> Tables:
