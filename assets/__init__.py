@@ -10,6 +10,7 @@ from assets import (
     activations,
     coder,
     contexts,
+    continuations,
     examples,
     explanations,
     latents,
@@ -19,6 +20,8 @@ from assets import (
     reconstructions,
     roots,
     scores,
+    strengths,
+    token_changes,
 )
 from assets.links import sources, with_metadata
 from latentlake.flow import Flow
@@ -39,6 +42,9 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "latents": latents.latents,
         "logits": logits.logits,
         "examples": examples.examples,
+        "strengths": strengths.strengths,
+        "token_changes": token_changes.token_changes,
+        "continuations": continuations.continuations,
         "explanations": explanations.explanations,
         "scores": scores.scores,
     }

@@ -71,6 +71,7 @@ class Drawn:
             progress=Silent(),
             read=read,
             ask=None,  # type: ignore[arg-type]
+            steer=None,  # type: ignore[arg-type]
             keep=None,  # type: ignore[arg-type]
             shared=shared,
         )

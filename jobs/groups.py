@@ -18,6 +18,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
         (
             *("subject", "llms", "selections", "contexts", "coder", "dictionaries", "reconstructions"),
             *("activations", "neighbours", "latents", "logits", "examples"),
+            *("strengths", "token_changes", "continuations"),
         ),
     ),
     "explain": ("Explanations of the chosen latents.", ("explanations",)),

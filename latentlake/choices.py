@@ -13,11 +13,13 @@ class Refers:
 
     ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
     entry must embed texts, or else complete them. ``places``: of ``prompts``, what prefix and suffix have filled in.
+    ``stage``: of ``interventions``, which of the entry's stages is read.
     """
 
     section: str
     split: str | None = None
     is_embedder: bool = False
+    stage: str | None = None
     places: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
@@ -50,6 +52,7 @@ ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 # Of `X | None` pydantic keeps no marks of X, so that what may be left out is marked as a whole.
+ExplainSampleOrNone = Annotated[str | None, Refers("samples", split="explain")]
 SelectSampleOrNone = Annotated[str | None, Refers("samples", split="select")]
 EmbedderNameOrNone = Annotated[str | None, Refers("llms", is_embedder=True)]
 DictionaryFiles = Annotated[dict[Name, str], Refers("dictionaries")]

@@ -1,6 +1,6 @@
 """Computes partitions of a stage and publishes them; what is up to date is left as it is."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -23,6 +23,9 @@ from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
 from latentlake.plan import Plan, Recipe, State, name_of
 from latentlake.protocols import Answer, Asked, Handles
+from latentlake.steering.pushes import Push
+from latentlake.steering.steered import VERSION as STEERED_VERSION
+from latentlake.steering.steered import Steered
 from latentlake.study import LLMChoice, Study
 from latentlake.tables import TABLES
 from latentlake.weights import Weights
@@ -244,6 +247,7 @@ class Executor:
             progress=self.progress,
             read=lambda name, table: self._input(stage, [key], name, table, plan.shards),
             ask=ask,
+            steer=partial(self._steer, stage, key),
             keep=Weights(self.lake).keep,
             shared=shared,
         )
@@ -264,6 +268,19 @@ class Executor:
         places = [stage.columns(stage.values(key)) for key in keys]
         where = {name: sorted({each[name] for each in places}) for name in (*stage.constants, *stage.dimensions)}
         return self.lake.scan(table, where)
+
+    def _steer(self, stage: Stage, key: str, pushes: Mapping[str, Push], asked: Sequence[Asked]) -> list[Answer]:
+        """What the subject says under pushes, out of the ledger or now. It is the study's own work, and no budget counts it."""
+        dictionary = stage.values(key)["dictionary"]
+        is_random = self.flow.study.dictionaries[dictionary].control == "model"
+        choice, seed = self.flow.study.subject, self.flow.study.seed if is_random else None
+        revision = digest([self.origins.subject.digest, choice.dtype, seed, STEERED_VERSION])
+        asker = Asker("subject", revision, "subject", stage.name, dictionary)
+
+        def report(made: int, remembered: int, share: float) -> None:
+            self.progress.share(share)
+
+        return Ledger(self.lake).ask(lambda: Steered(self.handles.subject(is_random), pushes), asker, asked, report)
 
     def _asker(self, stage: Stage, key: str, bill: Bill) -> Ask:
         dictionary = stage.values(key).get("dictionary", "")

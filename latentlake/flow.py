@@ -92,6 +92,7 @@ class Flow:
     def stages(self) -> dict[str, Stage]:
         """All stages by name."""
         stages = [*self._roots(), *self._data()]
+        stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
         stages += [self._explanations(name) for name in self.study.explainers]
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
@@ -268,6 +269,38 @@ class Flow:
             reconstructions = replace(reconstructions, only={"dictionary": coders})
         return [reconstructions] if coders else []
 
+    def _interventions(self, name: str) -> list[Stage]:
+        """Strengths, tokens that become likelier, and continuations of one intervention."""
+        choice = self.study.interventions[name]
+        samples = {"tune", "show", "score"}
+        common = {**choice.model_dump(exclude=samples | {"kl"}), "seed": self.study.seed, "bos": self.study.corpus.bos}
+        # a target that is added changes no strength of the others, but their rows stand with it in one partition
+        codes = {
+            "strengths": _version("1", {"kl": choice.kl, **{key: common[key] for key in ("shortest", "seed", "bos")}}),
+            "token_changes": _version("1", {key: common[key] for key in ("shortest", "rising", "seed", "bos")}),
+            "continuations": _version(
+                "1", {key: common[key] for key in ("shortest", "tokens", "temperature", "seed", "bos")}
+            ),
+        }
+        reads = {"strengths": choice.tune, "token_changes": choice.show, "continuations": choice.score}
+        return [
+            Stage(
+                f"{kind}/{name}",
+                kind,
+                ("dictionary", "block"),
+                (
+                    *map(Input, ("subject", "dictionaries")),
+                    Input("latents" if kind == "strengths" else f"strengths/{name}"),
+                    Input(f"examples/{sample}"),
+                ),
+                (kind,),
+                codes[kind],
+                {"intervention": name},
+            )
+            for kind, sample in reads.items()
+            if sample is not None
+        ]
+
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]
         return Stage(
@@ -296,6 +329,7 @@ class Flow:
         """The samples and models that a sample, explainer or scorer refers to, each once."""
         references = list(dict.fromkeys(choice.references()))
         samples = [Input(f"examples/{name}") for mark, name in references if mark.section == "samples"]
+        samples += [Input(f"{mark.stage}/{name}") for mark, name in references if mark.stage is not None]
         llms = tuple(name for mark, name in references if mark.section == "llms")
         return (*samples, *([Input("llms", {"llm": llms})] if llms else []))
 

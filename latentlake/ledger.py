@@ -23,7 +23,7 @@ from latentlake.tables import TABLES
 
 _REPLY = [
     "key", "reply", "logprobs", "likeliest", "tokens_in", "tokens_cached", "tokens_out", "finish_reason", "seconds", "error",
-    "is_retryable", "attempts", "created_at",
+    "is_retryable", "attempts", "kl", "created_at",
 ]  # fmt: skip
 
 # A flush costs two commits, some 50 ms; what a kill can lose is what arrived since the last one.
@@ -224,5 +224,5 @@ def _reply(row: dict[str, Any]) -> Reply:
         logprobs=None if logprobs is None else tuple(logprobs),
         likeliest=None if likeliest is None else tuple(tuple(Likely(**each) for each in place) for place in likeliest),
         **{name: row[name] for name in ("tokens_in", "tokens_cached", "tokens_out", "finish_reason")},
-        **{name: row[name] for name in ("seconds", "error", "is_retryable", "attempts")},
+        **{name: row[name] for name in ("seconds", "error", "is_retryable", "attempts", "kl")},
     )

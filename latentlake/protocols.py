@@ -49,7 +49,23 @@ class Score:
     """Log-probability of each token of the suffix, given the prefix and the suffix before it."""
 
 
-Sampling = Generate | Choose | Score
+@dataclass(frozen=True)
+class Steer:
+    """Go on with tokens while a direction is added to what a hookpoint of the subject gives, from the last of them on.
+
+    ``tokens``: the prompt as the subject reads it; a call's own text is but for people. ``direction``: digest of a vector of
+    length 1, None for nothing, ``strength`` times of which is added.
+    """
+
+    tokens: tuple[int, ...]
+    hookpoint: str
+    direction: str | None
+    strength: float
+    max_tokens: int
+    temperature: float = 1.0
+
+
+Sampling = Generate | Choose | Score | Steer
 
 
 def settings_of(sampling: Sampling) -> dict[str, Any]:
@@ -107,7 +123,8 @@ class Reply:
     ``logprobs``: nats; for `Choose` one a choice, for `Score` one a suffix token, for `Generate` with ``likeliest`` one a token
     of the reply, otherwise None. ``likeliest``: at each of these tokens the likeliest ones, in order. ``finish_reason``: ``stop``
     or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable`` then says whether the same call
-    may succeed later. ``attempts``: how often it was tried.
+    may succeed later. ``attempts``: how often it was tried. ``kl``: for `Steer`, KL(clean || pushed) of the next token's
+    distribution, nats.
     """
 
     text: str | None
@@ -121,6 +138,7 @@ class Reply:
     is_retryable: bool = False
     likeliest: tuple[tuple[Likely, ...], ...] | None = None
     attempts: int = 1
+    kl: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 What all figures have in common is here: failures are counted, and what has no score says why (`laid_out`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import polars as pl
 
-from latentlake.metrics import LABEL_METRICS, Judged, measure
+from latentlake.metrics import LABEL_METRICS, Judged, mean_half_width, measure
 from latentlake.tables import TABLES
 
 _WHO = ["latent", "control"]
@@ -53,6 +53,33 @@ def laid_out(
     )
     said = [pl.col(by).is_not_null() & (pl.col("metric") == metric) for by, metric in _SHARED.items()]
     return _rows(scores, "scores"), _rows(found.filter(~is_whole, ~pl.any_horizontal(said)), "slices")
+
+
+def averaged(
+    given: pl.DataFrame, judgements: pl.DataFrame, metrics: Mapping[str, str], target: float
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `scores` and of `slices` of what interventions do: means over prompts with 95 % intervals by Student's t.
+
+    ``metrics``: names, and the columns of ``judgements`` that they are means of. `scores` are at the divergence ``target``,
+    `slices` at each. What a failed judgement might have been has no bounds.
+    """
+    is_valid = pl.col("error").is_null()
+    found = pl.concat(
+        judgements.group_by(*_WHO, "target", maintain_order=True).agg(
+            metric=pl.lit(name),
+            value=pl.col(column).filter(is_valid).mean(),
+            deviation=pl.col(column).filter(is_valid).std(),
+            n=pl.len().cast(pl.Int64),
+            n_failed=(~is_valid).sum().cast(pl.Int64),
+        )
+        for name, column in metrics.items()
+    )
+    n = (found["n"] - found["n_failed"]).to_numpy().astype(float)
+    half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
+    reason = pl.when(pl.col("value").is_null()).then(pl.lit("all_failed"))
+    found = found.with_columns(low=pl.col("value") - half, high=pl.col("value") + half, error=reason)
+    whole = found.filter(pl.col("target") == target).with_columns(target=pl.lit(None, pl.Float64))
+    return laid_out(given, judgements, pl.concat([whole, found]), list(metrics))
 
 
 def _rows(found: pl.DataFrame, name: str) -> pl.DataFrame:

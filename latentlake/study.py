@@ -22,6 +22,7 @@ from latentlake.scorers import NONE
 from latentlake.study_corpus import Corpus
 from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
+from latentlake.study_interventions import Intervention
 
 SplitName = Literal["explain", "select", "score"]
 NegativeSource = Literal[
@@ -214,6 +215,7 @@ class Study(Choices):
     neighbours: Neighbours | None = Neighbours()
     logits: Logits | None = Logits()
     samples: dict[Name, Sample] = {}
+    interventions: dict[Name, Intervention] = {}
     llms: dict[Name, LLMChoice] = {}
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
@@ -279,6 +281,7 @@ class Study(Choices):
     def _references_exist(self) -> "Study":
         sections: dict[str, Mapping[str, Choices]] = {
             "samples": self.samples,
+            "interventions": self.interventions,
             "explainers": self.explainers,
             "scorers": self.scorers,
         }
@@ -302,6 +305,29 @@ class Study(Choices):
         if NONE in self.explainers:
             raise ValueError(f"explainers.{NONE} stands for no explainer in the tables; call it otherwise")
         return self
+
+    @model_validator(mode="after")
+    def _interventions_reach(self) -> "Study":
+        """What takes a target of an intervention takes one that it has; and tokens that become likelier are looked for."""
+        for section, entries in (("explainers", self.explainers), ("scorers", self.scorers)):
+            for name, entry in entries.items():
+                for mark, of in entry.references():
+                    if mark.section == "interventions":
+                        self._check_target(f"{section}.{name}", of, entry.target, mark.stage)  # type: ignore[attr-defined]
+        return self
+
+    def _check_target(self, where: str, name: str, target: float, stage: str | None) -> None:
+        choice = self.interventions[name]
+        if target not in choice.kl:
+            known = ", ".join(f"{each:g}" for each in choice.kl)
+            raise ValueError(
+                f"{where} takes the target {target:g}, but interventions.{name}.kl has {known}; name one of these"
+            )
+        if stage == "token_changes" and choice.show is None:
+            raise ValueError(
+                f"{where} reads which tokens become likelier, but interventions.{name}.show names no sample; name one of the "
+                "split explain"
+            )
 
     @model_validator(mode="after")
     def _planted_fit(self) -> "Study":

@@ -19,6 +19,7 @@ TOKENS = pa.list_(INT)
 DOCUMENTS = pa.list_(pa.struct([("document", STRING), ("number", INT), ("start", INT), ("end_offset", INT)]))
 TOP_TOKENS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("count", LONG), ("mass", DOUBLE)]))
 LOGITS = pa.list_(pa.struct([("token", INT), ("text", STRING), ("logit", DOUBLE)]))
+RISES = pa.list_(pa.struct([("token", INT), ("text", STRING), ("rise", DOUBLE)]))
 INPUTS = pa.list_(pa.struct([("asset", STRING), ("partition", STRING), ("data_version", STRING)]))
 WHERE = pa.list_(pa.struct([("column", STRING), ("value", STRING)]))
 PROMPTS = pa.list_(pa.struct([("prompt", STRING), ("digest", STRING)]))
@@ -138,6 +139,13 @@ _SHARD = Column("shard", STRING, "shard of the corpus, `<source>-<file>-0000`")
 _BLOCK = Column("block", INT, "block of the dictionary: `latent * blocks // width`")
 _LATENT = Column("latent", INT, "index of the latent in its dictionary")
 _EXPLAINER = Column("explainer", STRING, "name of the explainer; `none` where no explanation is judged")
+_INTERVENTION = Column("intervention", STRING, "name of the intervention")
+_PUSH = Column(
+    "control",
+    STRING,
+    "null for the latent's decoder direction, `random_direction` for one drawn at random in its place",
+    True,
+)
 _SCORER = Column("scorer", STRING, "name of the scorer")
 _CONTROL = Column(
     "control",
@@ -527,6 +535,92 @@ _DECLARED = (
         partition_by=("sample", "dictionary", "block"),
     ),
     Table(
+        "strengths",
+        "How strongly latents are pushed in an intervention: for the latent's decoder direction, and for one drawn at random in "
+        "its place, the strength at which the subject is moved as far as is asked.",
+        (
+            _INTERVENTION,
+            *_UNIT,
+            _PUSH,
+            Column("target", DOUBLE, "mean divergence KL(clean || pushed) that is aimed at, nats"),
+            Column(
+                "strength",
+                DOUBLE,
+                "how many times the direction, of length 1, is added; null where none was sought",
+                True,
+            ),
+            Column("kl", DOUBLE, "mean divergence over the tuning prompts at that strength, nats", True),
+            Column("n", INT, "tuning prompts"),
+            Column(
+                "error",
+                STRING,
+                "`kl_out_of_reach`: no strength comes within a tenth of the target; `no_prompts`: every window is too short up "
+                "to the first token on which the latent fires; `no_direction`: the decoder direction is 0; `writes_nowhere`: "
+                "the latent is planted",
+                True,
+            ),
+        ),
+        keys=("intervention", *_UNIT_KEYS, "control", "target"),
+        identity=("latent", "control", "target", "strength", "kl", "n", "error"),
+        partition_by=("intervention", "dictionary", "block"),
+    ),
+    Table(
+        "token_changes",
+        "Which tokens become likelier after the prompts when latents are pushed, those whose probability rises most.",
+        (
+            _INTERVENTION,
+            *_UNIT,
+            Column("target", DOUBLE, "mean divergence that was aimed at, nats"),
+            Column("rank", INT, "rank of the prompt's window in its sample"),
+            _SHARD,
+            _CONTEXT,
+            _START,
+            Column("tokens", RISES, "tokens, and how far their probability rises, furthest first"),
+        ),
+        keys=("intervention", *_UNIT_KEYS, "target", *_WINDOW_KEYS),
+        identity=("latent", "target", "rank", *_WINDOW_KEYS, "tokens"),
+        partition_by=("intervention", "dictionary", "block"),
+    ),
+    Table(
+        "continuations",
+        "What the subject says after prompts: windows up to the first token on which the latent fires.",
+        (
+            _INTERVENTION,
+            *_UNIT,
+            _PUSH,
+            Column("target", DOUBLE, "mean divergence that was aimed at, nats; null for clean continuations", True),
+            Column("rank", INT, "rank of the prompt's window in its sample"),
+            Column("decile", INT, "decile of strength of the window, from 0"),
+            Column("source", STRING, "how the window was drawn"),
+            _SHARD,
+            _CONTEXT,
+            _START,
+            Column("strength", DOUBLE, "how many times the direction was added; null where it was not", True),
+            Column("prompt", STRING, "text of the prompt, without BOS"),
+            Column("text", STRING, "what follows, null on failure", True),
+            Column("kl", DOUBLE, "divergence KL(clean || pushed) of the next token's distribution, nats", True),
+            Column(
+                "error", STRING, "`empty_text` where nothing was said; why there is no push, as in `strengths`", True
+            ),
+            _CALL,
+        ),
+        keys=("intervention", *_UNIT_KEYS, "control", "target", *_WINDOW_KEYS),
+        identity=(
+            "latent",
+            "control",
+            "target",
+            *_WINDOW_KEYS,
+            "rank",
+            "decile",
+            "source",
+            "prompt",
+            "text",
+            "kl",
+            "error",
+        ),
+        partition_by=("intervention", "dictionary", "block"),
+    ),
+    Table(
         "explanations",
         "One explanation a latent and explainer, or why there is none.",
         (_EXPLAINER, *_UNIT, Column("explanation", STRING, "the explanation, null on failure", True), _ERROR, _CALL),
@@ -736,6 +830,9 @@ _DECLARED = (
             Column("price", DOUBLE, "price paid, in the currency of the study; null where nothing is charged", True),
             Column("created_at", TIME, "when the reply came"),
             Column("launch", STRING, "launch that made the call: what a budget counts", True),
+            Column(
+                "kl", DOUBLE, "of the subject under a push: divergence of the next token's distribution, nats", True
+            ),
         ),
         keys=(),  # two runs may race to make one call; readers take the first row of a key
         is_shared=True,

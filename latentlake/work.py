@@ -15,10 +15,12 @@ import pyarrow as pa
 from latentlake.flow import Stage
 from latentlake.origins import Origins
 from latentlake.protocols import Answer, Asked, Handles
+from latentlake.steering.pushes import Push
 from latentlake.study import Study
 
 T = TypeVar("T")
 Ask = Callable[[str, Sequence[Asked]], list[Answer]]
+Steering = Callable[[Mapping[str, Push], Sequence[Asked]], list[Answer]]
 Keep = Callable[[Path], list[dict[str, Any]]]
 Tables = Mapping[str, pa.Table | pl.DataFrame]
 
@@ -74,8 +76,9 @@ class Work:
 
     ``values``: the partition's value in each dimension. ``read(stage, table)``: rows of an input, restricted to the
     partitions that this one depends on. ``ask(llm, calls)``: answers in the order of the calls, through the ledger.
-    ``keep(folder)``: puts the files of a folder beside the lake's tables; returns name, SHA-256 and size of each.
-    ``shared(name, make)``: what is made once for all partitions of the run.
+    ``steer(pushes, calls)``: what the subject says under pushes, by their names, likewise. ``keep(folder)``: puts the files of a
+    folder beside the lake's tables; returns name, SHA-256 and size of each. ``shared(name, make)``: what is made once for all
+    partitions of the run.
     """
 
     study: Study
@@ -87,6 +90,7 @@ class Work:
     progress: Progress
     read: Callable[[str, str | None], pl.LazyFrame]
     ask: Ask
+    steer: Steering
     keep: Keep
     shared: Shared = field(default_factory=Shared)
 

@@ -367,6 +367,7 @@ def work_of(
         progress=cast(Any, Quiet()),
         read=lambda name, table: inputs[table or name].lazy(),
         ask=cast(Any, None),
+        steer=cast(Any, None),
         keep=cast(Any, None),
         shared=shared or Shared(),
     )

@@ -104,6 +104,7 @@ class Stub:
             progress=cast(Any, Quiet()),
             read=lambda name, table: self.frames[name].lazy(),
             ask=self.ask,
+            steer=cast(Any, None),
             keep=cast(Any, None),
         )
 

@@ -23,15 +23,16 @@ MAY_IMPORT = {
     "latentlake/corpora": [
         f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
     ],
-    "latentlake/prompts": ["latentlake.digest", "latentlake.protocols"],
+    "latentlake/prompts": ["latentlake.digest", "latentlake.errors", "latentlake.protocols"],
     "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
+    "latentlake/study_interventions": ["latentlake.choices"],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
     "latentlake/study": [
         f"latentlake.{name}"
         for name in (
             "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_corpus", "study_dictionaries",
-            "study_errors",
+            "study_errors", "study_interventions",
         )
     ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
@@ -42,7 +43,8 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
-            "protocols", "sampling", "scorers", "scoring", "study", "study_corpus", "tables", "weights", "work",
+            "protocols", "sampling", "scorers", "steering", "study", "study_corpus", "study_interventions", "tables", "weights",
+            "work",
         )
     ],
     "latentlake/sampling": [

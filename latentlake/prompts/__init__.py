@@ -19,6 +19,7 @@ from string import Template
 from typing import cast
 
 from latentlake.digest import digest
+from latentlake.errors import InputError
 from latentlake.protocols import Call, Message, Role, Sampling
 
 _PACKAGED = Path(__file__).parent
@@ -65,6 +66,19 @@ class Prompt:
         suffix = Template(self.suffix).substitute(values)
         cue = f"\n{self.cue}" if self.cue and said is None else ""
         return Call(prefix, suffix + cue, sampling, draw, said)
+
+    def between(self, one: str, other: str) -> str:
+        """What stands in the suffix between two places, without spaces at its end.
+
+        Raises:
+            InputError: they do not follow one another there, with words between them.
+        """
+        found = re.search(rf"\${one}\b([^$]*?)\s*\${other}\b", self.suffix)
+        if found is None or not found[1].strip():
+            raise InputError(
+                f"a prompt must have ${one}, words of its own and ${other} in its suffix, in this order: {self.suffix!r}"
+            )
+        return found[1]
 
     @cached_property
     def _places(self) -> list[str]:

@@ -51,8 +51,8 @@ class Judgement:
     call: str | None = None
 
 
-# the controls: what stands in the place of a latent's own explanation
-SHUFFLED, EMPTY = "shuffled", "empty"
+# the controls: what stands in the place of a latent's own explanation, or of its direction
+SHUFFLED, EMPTY, RANDOM_DIRECTION = "shuffled", "empty", "random_direction"
 NONE = "none"  # in the place of an explainer, where no explanation is judged
 SHOWN = ("latent", "shard", "context", "start", "source", "decile", "is_activating", "rank", "text")
 EXPLANATIONS = 3  # that a latent's windows are held against: its own, another latent's, an empty one
