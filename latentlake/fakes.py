@@ -6,13 +6,26 @@ them is never a result. Sparse coders are no door: tests use real ones with rand
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latentlake.digest import mix, seed_of
-from latentlake.protocols import LLM, Call, Choose, Coder, Embedder, Generate, Reply, Splice, Subject, Tokenized
+from latentlake.protocols import (
+    LLM,
+    Call,
+    Choose,
+    Coder,
+    Continuation,
+    Embedder,
+    Generate,
+    Reply,
+    Splice,
+    Subject,
+    Tokenized,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -91,10 +104,30 @@ class FakeSubject:
         """Products with a fixed random vector for each token."""
         import torch
 
-        grid = np.arange(self.width * self.vocabulary, dtype=np.uint64).reshape(self.width, -1)
-        head = torch.from_numpy(mix(grid, seed_of("head", self._draw)) / np.float64(2**63) - 1)
-        logits: torch.Tensor = torch.nn.functional.normalize(directions.double(), dim=1) * self.width**0.5 @ head
+        logits: torch.Tensor = torch.nn.functional.normalize(directions.double(), dim=1) * self.width**0.5 @ self.head
         return logits
+
+    @property
+    def head(self) -> "torch.Tensor":
+        """A fixed random vector for each token, float64 [width, vocabulary]."""
+        import torch
+
+        grid = np.arange(self.width * self.vocabulary, dtype=np.uint64).reshape(self.width, -1)
+        return torch.from_numpy(mix(grid, seed_of("head", self._draw)) / np.float64(2**63) - 1)
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Of the next token: hashes of it and of the last two, float64 [vocabulary]."""
+        grid = np.arange(self.vocabulary, dtype=np.uint64)
+        logits: np.ndarray = mix(grid, seed_of("next", self._draw, *tokens[-2:])) / np.float64(2**62) - 2
+        return logits
+
+    def prompted(
+        self, prompts: Sequence[Sequence[int]], groups: Sequence[int]
+    ) -> "Iterator[tuple[list[int], FakePrompts]]":
+        """Batches of one group."""
+        for _, members in groupby(range(len(prompts)), key=groups.__getitem__):
+            batch = list(members)
+            yield batch, FakePrompts(self, [prompts[index] for index in batch])
 
     def _states(self, context: Sequence[int], hookpoint: str) -> np.ndarray:
         tokens = np.asarray(context, dtype=np.uint64)
@@ -103,6 +136,61 @@ class FakeSubject:
         return (
             mix(grid, seed_of(hookpoint, self._draw) if self._draw else seed_of(hookpoint)) / np.float64(2**63) - 1
         ).astype(np.float32)
+
+
+class FakePrompts:
+    """Prompts of a `FakeSubject`; a push adds its products with the vectors of the tokens to their logits."""
+
+    def __init__(self, subject: FakeSubject, prompts: Sequence[Sequence[int]]) -> None:
+        self._subject = subject
+        self._prompts = prompts
+
+    def next_tokens(
+        self, of: Sequence[int], hookpoint: str, pushes: "torch.Tensor"
+    ) -> "Iterator[tuple[slice, torch.Tensor, torch.Tensor]]":
+        """Batches of four rows."""
+        for start in range(0, len(of), 4):
+            rows = slice(start, min(start + 4, len(of)))
+            clean = self._logits([self._prompts[number] for number in of[rows]])
+            pushed = clean + pushes[rows].cpu().double() @ self._subject.head
+            yield rows, clean.log_softmax(-1), pushed.log_softmax(-1)
+
+    def continuations(
+        self,
+        of: Sequence[int],
+        hookpoint: str,
+        pushes: "torch.Tensor",
+        max_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+    ) -> Iterator[list[tuple[int, Continuation]]]:
+        """Batches of four rows."""
+        sampling = Generate(max_tokens, temperature)
+        for rows, clean, pushed in self.next_tokens(of, hookpoint, pushes):
+            kls = (clean.exp() * (clean - pushed)).sum(-1).clamp(min=0).tolist()
+            yield [
+                (row, Continuation(self._text(of[row], pushes[row], sampling, seeds[row]), float(f"{kl:.6g}")))
+                for row, kl in zip(range(rows.start, rows.stop), kls, strict=True)
+            ]
+
+    def _text(self, number: int, push: "torch.Tensor", sampling: Generate, seed: int) -> list[int]:
+        import torch
+
+        from latentlake.engines.drafts import draw
+
+        prompt, text = list(self._prompts[number]), list[int]()
+        added, generator = push.cpu().double() @ self._subject.head, torch.Generator().manual_seed(seed)
+        while len(text) < sampling.max_tokens:
+            token = int(draw(self._logits([prompt + text]) + added, sampling, [generator]))
+            if token == self._subject.separator:
+                break
+            text.append(token)
+        return text
+
+    def _logits(self, texts: Sequence[Sequence[int]]) -> "torch.Tensor":
+        import torch
+
+        return torch.from_numpy(np.stack([self._subject.logits(text) for text in texts]))
 
 
 class FakeLLM:

@@ -198,6 +198,49 @@ class Splice:
     change: Callable[[list[int], torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+class Continuation(NamedTuple):
+    """How a prompt goes on under a push: tokens without the one that ends the text, and KL(without the push || with it) of the
+    next token's distribution after the prompt, in nats, to 6 significant digits; 0 where the push is 0."""
+
+    tokens: list[int]
+    kl: float
+
+
+class Prompted(Protocol):
+    """Prompts that a subject has read up to their last tokens, which are read with a push: a vector added to what a hookpoint
+    gives, whatever else that holds (a coder's error term with it), from the last token of the prompt on.
+
+    ``of``: numbers of prompts, one a row of what is asked, as often as one likes; ``pushes``: float [rows, width]. Where a push
+    is more than the model's dtype holds, what comes of it is NaN.
+    """
+
+    def next_tokens(
+        self, of: Sequence[int], hookpoint: str, pushes: torch.Tensor
+    ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Log-probabilities of the next token, in nats.
+
+        Yields batches: the rows, and what the next token of each is without the push and with it, float [rows, vocabulary],
+        the same for a push of 0.
+        """
+        ...
+
+    def continuations(
+        self,
+        of: Sequence[int],
+        hookpoint: str,
+        pushes: torch.Tensor,
+        max_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+    ) -> Iterator[list[tuple[int, Continuation]]]:
+        """Texts drawn with the push held at every token, at most so many tokens; temperature 0 takes the likeliest.
+
+        Yields batches of (row, continuation). A row is drawn with its own seed, and does not depend on those beside it: with a
+        push of 0 it is what the model writes without one.
+        """
+        ...
+
+
 class Subject(Protocol):
     """The language model that is interpreted, with its tokenizer."""
 
@@ -256,6 +299,15 @@ class Subject(Protocol):
         final norm and the unembedding. What these give of nothing, their biases, is subtracted; what a model does to
         logits afterwards (a factor, soft capping), which keeps their order, is left out. The logits of a direction do not depend
         on those beside it, but for the last digits of double precision. The direction 0 adds nothing.
+        """
+        ...
+
+    def prompted(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> Iterator[tuple[list[int], Prompted]]:
+        """Read prompts, of one token or more; nothing is added to them.
+
+        Yields batches, each good until the next is asked for: the indices of the batch's prompts, in their order, and the
+        prompts, of which a number is a place in the batch. The prompts of one group, which have equal numbers in ``groups`` and
+        follow one another, are in one batch.
         """
         ...
 

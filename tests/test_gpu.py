@@ -13,7 +13,7 @@ from latentlake.coders.parameters import Parameters
 from latentlake.coders.rules import GroupMax, Rule, Threshold, TopK
 from latentlake.engines.subject import HookedSubject
 from latentlake.engines.transformers import TransformersLLM
-from latentlake.protocols import Call, Choose, Generate, Reply, Score, Splice
+from latentlake.protocols import Call, Choose, Continuation, Generate, Reply, Score, Splice
 from latentlake.stages.activations import encode
 from tests.models import write_model
 
@@ -102,3 +102,23 @@ def test_directions_promote_the_same_tokens(model: Path) -> None:
     spread = HookedSubject(model, device="auto").unembed(directions(50).cuda())
     torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(spread.cpu(), cpu, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_prompts_go_on_the_same_under_a_push(model: Path, device: str) -> None:
+    prompts, pushes = [context[:60] for context in CONTEXTS], 3 * directions(len(CONTEXTS))
+    pushes[4] = 0
+
+    def continuations(where: str) -> list[Continuation]:
+        subject = HookedSubject(model, device=where, batch_tokens=128)
+        given = pushes if where == "cpu" else pushes.cuda()
+        found: list[Continuation] = []
+        for batch, prompted in subject.prompted(prompts, [number // 3 for number in range(len(prompts))]):
+            for own in prompted.continuations(range(len(batch)), "layers.1", given[batch], 6, 1.0, batch):
+                found += [continuation for _, continuation in own]
+        return found
+
+    cpu, gpu = continuations("cpu"), continuations(device)
+    assert [each.tokens for each in gpu] == [each.tokens for each in cpu]
+    assert [each.kl for each in gpu] == pytest.approx([each.kl for each in cpu], rel=2e-3, abs=1e-5)
+    assert gpu[4].kl == 0

@@ -1,8 +1,11 @@
-"""How items of different lengths are cut into batches, by nothing but their lengths and their order."""
+"""How items of different lengths are cut into batches, by nothing but their lengths and their order, and laid side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
 
 
 def cut(lengths: Sequence[int], fits: Callable[[int, int], bool], rows: Sequence[int] | None = None) -> list[list[int]]:
@@ -26,3 +29,24 @@ def cut(lengths: Sequence[int], fits: Callable[[int, int], bool], rows: Sequence
         batches[-1].append(index)
         taken += more
     return batches
+
+
+def runs(lengths: Sequence[int], fits: Callable[[int, int], bool]) -> Iterator[slice]:
+    """The items in their order, cut greedily into batches of at least one item; ``fits`` as for `cut`."""
+    start = longest = 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        if index > start and not fits(index - start + 1, longest):
+            yield slice(start, index)
+            start, longest = index, length
+    if lengths:
+        yield slice(start, len(lengths))
+
+
+def padded(contexts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens of contexts, padded on the right, and where they are, both [contexts, longest]."""
+    lengths = torch.tensor([len(context) for context in contexts])
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.zeros(is_token.shape, dtype=torch.long)
+    tokens[is_token] = torch.tensor([token for context in contexts for token in context])
+    return tokens, is_token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,13 @@ Decode = Callable[[list[int]], str]
 def generator(call: Call) -> torch.Generator:
     """A source of randomness for a call's draw."""
     return torch.Generator().manual_seed(seed_of(call))
+
+
+def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a completion."""
+    named = model.generation_config.eos_token_id
+    tokens = named if isinstance(named, list) else [named]
+    return frozenset(token for token in [*tokens, tokenizer.eos_token_id] if token is not None)
 
 
 def draw(logits: Tensor, sampling: Generate, generators: Sequence[torch.Generator]) -> Tensor:
@@ -128,7 +136,7 @@ class Draft:
     @property
     def logprobs(self) -> tuple[float, ...] | None:
         """Log-probability of each token, in nats."""
-        return tuple(_rounded(own) for own, _ in self.places) if self.sampling.likeliest else None
+        return tuple(rounded(own) for own, _ in self.places) if self.sampling.likeliest else None
 
     @property
     def likeliest(self) -> tuple[tuple[Likely, ...], ...] | None:
@@ -136,7 +144,7 @@ class Draft:
         if not self.sampling.likeliest:
             return None
         return tuple(
-            tuple(Likely(self.decode([token]), _rounded(value)) for token, value in tops) for _, tops in self.places
+            tuple(Likely(self.decode([token]), rounded(value)) for token, value in tops) for _, tops in self.places
         )
 
     def _decoded(self) -> str:
@@ -146,5 +154,6 @@ class Draft:
         return min((text.index(stop) for stop in self.sampling.stop if stop in text), default=None)
 
 
-def _rounded(logprob: float) -> float:
-    return float(f"{logprob:.6g}")
+def rounded(nats: float) -> float:
+    """To 6 significant digits, which are what batches of different sizes agree on."""
+    return float(f"{nats:.6g}")

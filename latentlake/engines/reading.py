@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from latentlake.engines.batches import padded
 from latentlake.engines.prefix import SharedPrefix
 
 
@@ -34,6 +36,9 @@ class Reader:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._takes_positions = (
+            "position_ids" in signature(type(model).forward).parameters
+        )  # others read them off the mask
         self._shared = SharedPrefix(model)
 
     def read(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], is_all: bool = False) -> Fed:
@@ -57,6 +62,20 @@ class Reader:
             logits = self._forward(tokens, mask, (cached + places).expand(len(fed), -1), cache)
         return Fed(cache, mask, cached + lengths, logits)
 
+    def whole(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Tensor]:
+        """Read prompts from their beginnings: keys and values of their tokens, which padding follows, and float32 logits
+        [prompts, vocabulary] after their last ones.
+
+        Padding on the right is never attended to by what precedes it, and without a mask attention is faster.
+        """
+        tokens, is_token = padded(prompts)
+        places = torch.arange(tokens.shape[1])
+        cache = DynamicCache()
+        with self._head_at(places == is_token.sum(1, keepdim=True) - 1):
+            output = self._model(input_ids=tokens.to(self._model.device), past_key_values=cache, use_cache=True)
+        logits: Tensor = output.logits.float()
+        return cache, logits
+
     def step(self, fed: Fed, tokens: Tensor) -> None:
         """Read one more token a row, [rows]."""
         fed.mask = torch.cat([fed.mask, fed.mask.new_ones(len(tokens), 1)], 1)
@@ -67,9 +86,9 @@ class Reader:
         output = self._model(
             input_ids=tokens,
             attention_mask=mask.long(),
-            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            **({"position_ids": positions} if self._takes_positions else {}),
         )
         logits: Tensor = output.logits.float()
         return logits
@@ -79,7 +98,7 @@ class Reader:
         """Let the model compute logits at these places only, end to end: the head is a fifth of a small model's work,
         and its output over all places would be its largest tensor."""
         head = self._model.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][is_wanted],))
+        handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][is_wanted.to(inputs[0].device)],))
         try:
             yield
         finally:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from latentlake.engines.batches import cut
+from latentlake.engines.batches import cut, padded
+from latentlake.engines.drafts import ends_of
 from latentlake.engines.loading import load_model, load_tokenizer, random_model
 from latentlake.engines.modules import Place, blocks_of, final_norm_of, hook, place_of, replace
+from latentlake.engines.prompted import HookedPrompts, Steered, require_able, together
 from latentlake.engines.skeleton import config_of, decoder_of, skeleton
 from latentlake.errors import InputError
-from latentlake.protocols import Splice, Tokenized
+from latentlake.protocols import Prompted, Splice, Tokenized
 
 logger = logging.getLogger("latentlake.engines")
 
@@ -141,10 +143,12 @@ class HookedSubject:
             InputError: a hookpoint that the model does not have, or a context longer than it can read.
         """
         places = {name: self._place(name) for name in hookpoints}
-        most, longest = self.longest, max(map(len, contexts), default=0)
-        if most is not None and longest > most:
-            raise InputError(f"A context of {longest} tokens, but {self._path.name} reads {most} at most.")
+        self._require_readable(max(map(len, contexts), default=0))
         return self._batches(contexts, places)
+
+    def _require_readable(self, tokens: int) -> None:
+        if self.longest is not None and tokens > self.longest:
+            raise InputError(f"A context of {tokens} tokens, but {self._path.name} reads {self.longest} at most.")
 
     def _batches(
         self, contexts: Sequence[Sequence[int]], places: dict[str, Place]
@@ -238,7 +242,7 @@ class HookedSubject:
         self, contexts: Sequence[Sequence[int]], batch: list[int], splice: Splice | None, places: dict[str, Place]
     ) -> Tensor:
         model = self._whole
-        tokens, is_token = _padded(contexts)
+        tokens, is_token = padded(contexts)
         handles = self._splice(decoder_of(model), batch, splice, places, is_token) if splice else []
         try:
             tokens = tokens.to(model.get_input_embeddings().weight.device)
@@ -277,6 +281,26 @@ class HookedSubject:
         norm = deepcopy(decoder.get_submodule(final_norm_of(decoder)))
         return self._placed(norm.float()), self._placed(head).weight
 
+    def prompted(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> Iterator[tuple[list[int], Prompted]]:
+        """Prompts read up to their last tokens; as `latentlake.protocols.Subject`. Equal ones of a batch are read once.
+
+        Raises:
+            InputError: a prompt of no token, or one longer than the model reads; a model that keeps no keys and values.
+        """
+        require_able(self._skeleton, prompts)
+        self._require_readable(max(map(len, prompts), default=0))
+        return self._prompted(prompts, groups)
+
+    def _prompted(
+        self, prompts: Sequence[Sequence[int]], groups: Sequence[int]
+    ) -> Iterator[tuple[list[int], Prompted]]:
+        ends = ends_of(self._whole, self._tokenizer)
+        steered = Steered(self._whole, self._place, ends, self._batch_tokens, self.longest)
+        for batch in together(prompts, groups, steered.keeps):
+            held = HookedPrompts(steered, [prompts[index] for index in batch])
+            yield batch, held
+            held.let_go()
+
     def _splice(
         self, decoder: nn.Module, batch: list[int], splice: Splice, places: dict[str, Place], is_token: Tensor
     ) -> list[Any]:
@@ -298,7 +322,7 @@ class HookedSubject:
     @torch.inference_mode()
     def _run(self, contexts: Sequence[Sequence[int]], places: dict[str, Place]) -> States:
         decoder = self._decoder
-        tokens, is_token = _padded(contexts)
+        tokens, is_token = padded(contexts)
         seen: States = {}
         handles = [hook(decoder, place, _keeper(seen, name, len(places))) for name, place in places.items()]
         try:
@@ -330,15 +354,6 @@ def _keeper(seen: States, name: str, wanted: int) -> Callable[[Tensor], None]:
         seen[name] = state.clone()  # some decoders go on in the same memory
 
     return keep
-
-
-def _padded(contexts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens of contexts, padded on the right, and where they are, both [contexts, longest]."""
-    lengths = torch.tensor([len(context) for context in contexts])
-    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
-    tokens = torch.zeros(is_token.shape, dtype=torch.long)
-    tokens[is_token] = torch.tensor([token for context in contexts for token in context])
-    return tokens, is_token
 
 
 def _end_to_end(padded: Tensor, is_token: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from latentlake.engines.batches import cut
-from latentlake.engines.drafts import Draft, Form, allowed, draw, generator, likeliest
+from latentlake.engines.drafts import Draft, Form, allowed, draw, ends_of, generator, likeliest
 from latentlake.engines.loading import load_model
 from latentlake.engines.prompts import Prompts
 from latentlake.engines.reading import Fed, Reader
@@ -118,9 +118,7 @@ class TransformersLLM:
     @cached_property
     def _ends(self) -> frozenset[int]:
         """Tokens that end a completion."""
-        named = self._model.generation_config.eos_token_id
-        tokens = named if isinstance(named, list) else [named]
-        return frozenset(token for token in [*tokens, self._prompts.tokenizer.eos_token_id] if token is not None)
+        return ends_of(self._model, self._prompts.tokenizer)
 
     def _cut(self, prefix: list[int], sampling: Sampling, prompts: list[_Prompt]) -> list[list[int]]:
         is_drawn = isinstance(sampling, Generate)
