@@ -67,7 +67,8 @@ def write_coder(folder: Path) -> None:
 def _unembedding(model: Path) -> torch.Tensor:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(model).get_output_embeddings().weight.detach().float()
+    weight: torch.Tensor = AutoModelForCausalLM.from_pretrained(model).lm_head.weight.detach().float()
+    return weight
 
 
 def _token(subject: object, word: str) -> list[int]:
@@ -99,7 +100,8 @@ def above(view: View) -> pl.DataFrame:
     for name, other in others.items():
         pairs = own.join(other.select("target", "latent", other="value"), on=["target", "latent"]).drop_nulls()
         for (target,), group in pairs.partition_by("target", as_dict=True).items():
-            won = float((group["value"] > group["other"]).sum() + (group["value"] == group["other"]).sum() / 2)
+            ranks = np.sign((group["value"] - group["other"]).to_numpy())
+            won = float((ranks > 0).sum() + (ranks == 0).sum() / 2)
             interval = binomtest(floor(won), len(group)).proportion_ci(0.95, method="wilson")
             found.append((target, name, len(group), won / len(group), float(interval.low), float(interval.high)))
     names = ["target", "true above", "latents", "share", "low", "high"]

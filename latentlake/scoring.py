@@ -78,8 +78,9 @@ def averaged(
     half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
     reason = pl.when(pl.col("value").is_null()).then(pl.lit("all_failed"))
     found = found.with_columns(low=pl.col("value") - half, high=pl.col("value") + half, error=reason)
-    whole = found.filter(pl.col("target") == target).with_columns(target=pl.lit(None, pl.Float64))
-    return laid_out(given, judgements, pl.concat([whole, found]), list(metrics))
+    is_own = pl.col("target") == target
+    whole = found.filter(is_own).with_columns(target=pl.lit(None, pl.Float64))
+    return laid_out(given, judgements.filter(is_own), pl.concat([whole, found]), list(metrics))
 
 
 def _rows(found: pl.DataFrame, name: str) -> pl.DataFrame:

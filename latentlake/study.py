@@ -313,7 +313,7 @@ class Study(Choices):
             for name, entry in entries.items():
                 for mark, of in entry.references():
                     if mark.section == "interventions":
-                        self._check_target(f"{section}.{name}", of, entry.target, mark.stage)  # type: ignore[attr-defined]
+                        self._check_target(f"{section}.{name}", of, getattr(entry, "target"), mark.stage)  # noqa: B009
         return self
 
     def _check_target(self, where: str, name: str, target: float, stage: str | None) -> None:

@@ -58,7 +58,7 @@ Answering = Callable[[Call], Reply]
 
 def study(**sections: dict[str, Any]) -> Study:
     """The study of these tests, read from a file as any other, with more entries in its sections."""
-    return _study(json.dumps({name: {**STUDY[name], **more} for name, more in sections.items()}))
+    return _study(json.dumps({name: {**STUDY.get(name, {}), **more} for name, more in sections.items()}))
 
 
 @cache

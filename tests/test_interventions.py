@@ -129,7 +129,7 @@ def test_a_push_that_overflows_is_beyond_any_target() -> None:
 
 
 def test_a_divergence_that_falls_again_is_crossed_where_it_first_reaches_the_target() -> None:
-    search = searched(lambda strength: strength if strength < 2 else 4 / strength, 1.5)
+    search = searched(lambda strength: strength if strength < 8 else 64 / strength, 1.5)
     assert strength_of(search.best(1.5)[0]) == pytest.approx(1.5, rel=0.03)
 
 
