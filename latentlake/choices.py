@@ -50,7 +50,6 @@ ExplainSample = Annotated[str, Refers("samples", split="explain")]
 SelectSample = Annotated[str, Refers("samples", split="select")]
 ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
-ReadingLLMName = Annotated[str, Refers("llms")]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 # Of `X | None` pydantic keeps no marks of X, so that what may be left out is marked as a whole.
 ExplainSampleOrNone = Annotated[str | None, Refers("samples", split="explain")]

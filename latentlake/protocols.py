@@ -48,8 +48,6 @@ class Choose:
 class Score:
     """Log-probability of each token of the suffix, given the prefix and the suffix before it."""
 
-    after: str = ""
-
 
 @dataclass(frozen=True)
 class Steer:
