@@ -16,6 +16,7 @@ from typing import Any
 from latentlake.choices import Choices
 from latentlake.digest import digest
 from latentlake.errors import LakeError, StudyError, nearest
+from latentlake.scorers import NONE
 from latentlake.study import Study
 
 # choices of the corpus that decide how documents become contexts
@@ -93,7 +94,7 @@ class Flow:
         stages = [*self._roots(), *self._data()]
         stages += [self._explanations(name) for name in self.study.explainers]
         stages += [
-            self._scores(explainer, name) for name, s in self.study.scorers.items() for explainer in s.explainers
+            self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
         return {stage.name: stage for stage in stages}
 
@@ -285,7 +286,7 @@ class Flow:
             f"scores/{explainer}/{name}",
             "scores",
             ("dictionary", "block"),
-            (Input(f"explanations/{explainer}"), *self._inputs(choice)),
+            (Input("latents" if explainer == NONE else f"explanations/{explainer}"), *self._inputs(choice)),
             ("scores", "judgements", "slices"),
             self._method_version("2", choice, {"seed": self.study.seed}),
             {"explainer": explainer, "scorer": name},

@@ -34,7 +34,7 @@ MAY_IMPORT = {
             "study_errors",
         )
     ],
-    "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
+    "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
@@ -52,7 +52,8 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
     ],
     "latentlake/scorers": [
-        f"latentlake.{name}" for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "work")
+        f"latentlake.{name}"
+        for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
     ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")
