@@ -12,7 +12,8 @@ class Refers:
     """Marks a field that names an entry of another section of the study (or, for ``prompts``, a prompt file).
 
     ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
-    entry must embed texts, or else complete them. ``places``: of ``prompts``, what prefix and suffix have filled in.
+    entry must embed texts, or else complete them; ``reads_prompt``: whether it must give the log-probabilities of a prompt's own
+    tokens. ``places``: of ``prompts``, what prefix and suffix have filled in.
     ``stage``: of ``interventions``, which of the entry's stages is read.
     """
 
@@ -20,6 +21,7 @@ class Refers:
     split: str | None = None
     is_embedder: bool = False
     stage: str | None = None
+    reads_prompt: bool = False
     places: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
@@ -50,6 +52,7 @@ ExplainSample = Annotated[str, Refers("samples", split="explain")]
 SelectSample = Annotated[str, Refers("samples", split="select")]
 ScoreSample = Annotated[str, Refers("samples", split="score")]
 LLMName = Annotated[str, Refers("llms")]
+ReadingLLMName = Annotated[str, Refers("llms", reads_prompt=True)]
 EmbedderName = Annotated[str, Refers("llms", is_embedder=True)]
 # Of `X | None` pydantic keeps no marks of X, so that what may be left out is marked as a whole.
 ExplainSampleOrNone = Annotated[str | None, Refers("samples", split="explain")]

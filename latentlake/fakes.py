@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentlake.digest import mix, seed_of
+from latentlake.engines.places import places_of
 from latentlake.protocols import (
     LLM,
     Call,
@@ -218,12 +219,13 @@ class FakeLLM:
         if self.fails:
             return Reply(None, None, 0, 0, 0, None, 0.0, error="unreachable", is_retryable=True)
         numbers = hashlib.sha256(f"{call.prefix}\x1f{call.suffix}\x1f{call.draw}".encode()).digest()
-        text, logprobs = None, None
+        text, logprobs, places = None, None, places_of(call)
         if isinstance(call.sampling, Generate):
             words = (call.prefix + call.suffix).split()
             text = " ".join(words[number % len(words)] for number in numbers[:3])
         elif isinstance(call.sampling, Choose):
-            logprobs = tuple(-number / 64 for number in numbers[: len(call.sampling.choices)])
+            wanted = len(call.sampling.choices) * len(places)
+            logprobs = tuple(-numbers[place % len(numbers)] / 64 for place in range(wanted))
         else:
             logprobs = tuple(-number / 32 for number in numbers[:8])
         words_in = len((call.prefix + call.suffix).split())

@@ -35,42 +35,52 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Steer(Generate):
+    """Complete the prompt while a direction is added to what a hookpoint gives, from its last token on: what the subject is asked,
+    and no other model.
+
+    ``tokens``: the prompt as the subject reads it; the call's text is but for people. ``direction``: digest of a vector of length
+    1, ``strength`` times of which is added; None for nothing.
+    """
+
+    tokens: tuple[int, ...] = ()
+    hookpoint: str = ""
+    direction: str | None = None
+    strength: float = 0.0
+
+
+@dataclass(frozen=True)
 class Choose:
     """Log-probabilities of some strings (each its first token) as the next token after the prompt.
 
     A server lists only the likeliest tokens: what is not among them has the log-probability minus infinity.
+
+    ``after``: not of the next token after the prompt, but after each place of the suffix at which this string ends:
+    log-probabilities end to end, all choices of the first place, then of the second. What lies between places is tokenized
+    apart, where an engine can do that.
     """
 
     choices: tuple[str, ...]
+    after: str = ""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Log-probability of each token of the suffix, given the prefix and the suffix before it."""
+    """Log-probability of each token of the suffix, given the prefix and the suffix before it.
 
-
-@dataclass(frozen=True)
-class Steer:
-    """Go on with tokens while a direction is added to what a hookpoint of the subject gives, from the last of them on.
-
-    ``tokens``: the prompt as the subject reads it; a call's own text is but for people. ``direction``: digest of a vector of
-    length 1, None for nothing, ``strength`` times of which is added.
+    ``after``: only of what follows the last place at which this string stands in the suffix; what comes before it is read, and
+    the two are tokenized apart. So texts that differ from call to call are of the suffix, and all calls share one prefix.
     """
 
-    tokens: tuple[int, ...]
-    hookpoint: str
-    direction: str | None
-    strength: float
-    max_tokens: int
-    temperature: float = 1.0
+    after: str = ""
 
 
-Sampling = Generate | Choose | Score | Steer
+Sampling = Generate | Choose | Score
 
 
 def settings_of(sampling: Sampling) -> dict[str, Any]:
     """What a sampling says, without what came later and is not set: keys of calls and seeds of draws stay what they were."""
-    later = {"choice": (), "schema": None, "likeliest": 0}
+    later = {"choice": (), "schema": None, "likeliest": 0, "after": ""}
     return {name: value for name, value in asdict(sampling).items() if name not in later or value != later[name]}
 
 
@@ -120,11 +130,11 @@ UNPARSED = "unparsed"  # the reply is not of the form that was asked for
 class Reply:
     """What came back of one call.
 
-    ``logprobs``: nats; for `Choose` one a choice, for `Score` one a suffix token, for `Generate` with ``likeliest`` one a token
-    of the reply, otherwise None. ``likeliest``: at each of these tokens the likeliest ones, in order. ``finish_reason``: ``stop``
-    or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable`` then says whether the same call
-    may succeed later. ``attempts``: how often it was tried. ``kl``: for `Steer`, KL(clean || pushed) of the next token's
-    distribution, nats.
+    ``logprobs``: nats; for `Choose` one a choice (and place), for `Score` one a token that is scored, for `Generate` with
+    ``likeliest`` one a token of the reply, otherwise None. ``likeliest``: at each of these tokens the likeliest ones, in order.
+    ``finish_reason``: ``stop`` or ``length``. ``error``: the class of the failure, where there is no answer; ``is_retryable``
+    then says whether the same call may succeed later. ``attempts``: how often it was tried. ``kl``: for `Steer`,
+    KL(clean || pushed) of the next token's distribution, nats.
     """
 
     text: str | None

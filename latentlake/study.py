@@ -355,6 +355,11 @@ class Study(Choices):
                     else f"{', '.join(COMPLETING)}, which complete"
                 )
                 raise ValueError(f"{where} needs a model with the engine {wanted} texts; llms.{name} has none such")
+            if mark.reads_prompt and known[name].is_served and known[name].chat:
+                raise ValueError(
+                    f"{where} needs the log-probabilities of a prompt's tokens, which a chat over the OpenAI API does not give; "
+                    f"in the place of llms.{name}, name a model with `chat: false`, or the engine vllm or transformers"
+                )
 
     def _check_sample(self, where: str, name: str, split: str | None, entry: Choices) -> None:
         """What explains does not select or judge; and a sample has as many windows as are asked of it."""

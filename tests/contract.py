@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, isinf
 
 from latentlake.errors import LatentlakeError
 from latentlake.protocols import LLM, Call, Choose, Generate, Message, Reply, Score
@@ -22,7 +22,7 @@ SCHEMA = json.dumps({"type": "array", "items": {"type": "integer", "enum": [0, 1
 @dataclass(frozen=True)
 class Engine:
     """An engine, and what it is able to do. ``reads``: tokens that its model reads at most. ``is_exact``: whether it computes the
-    same whatever stands beside a call in a batch, but for rounding.
+    same whatever stands beside a call in a batch, but for rounding. ``reads_chats``: whether it reads a chat's own tokens.
     """
 
     llm: LLM
@@ -30,6 +30,7 @@ class Engine:
     scores: bool = True
     holds_schemas: bool = True
     is_exact: bool = True
+    reads_chats: bool = True
 
 
 def answers(llm: LLM, calls: Sequence[Call]) -> list[Reply]:
@@ -39,12 +40,12 @@ def answers(llm: LLM, calls: Sequence[Call]) -> list[Reply]:
     return [reply for _, reply in sorted(pairs, key=lambda pair: pair[0])]
 
 
-def refuses(engine: Engine, call: Call) -> None:
+def refuses(engine: Engine, call: Call, says: str = "engine") -> None:
     """A call that an engine cannot do is refused in words, and not answered wrongly."""
     try:
         answers(engine.llm, [call])
     except LatentlakeError as error:
-        assert "engine" in str(error)
+        assert says in str(error)
         return
     raise AssertionError("the call was not refused")
 
@@ -125,6 +126,58 @@ def texts_are_scored_by_token(engine: Engine) -> None:
     assert sum(well.logprobs) > sum(badly.logprobs)
 
 
+def a_text_is_scored_behind_what_is_read(engine: Engine) -> None:
+    """What follows the last place of a string has the log-probabilities that it has behind a prefix that ends there."""
+    before, cue = "Words: ash, fir\nIn common: oak\nWords: ash, fir\n", "In common:"
+    call = Call(SHOTS, f"{before}{cue} trees, all of them", Score(after=cue))
+    if not engine.scores:
+        refuses(engine, call)
+        return
+    found, plain = answers(engine.llm, [call, Call(f"{SHOTS}{before}{cue}", " trees, all of them", Score())])
+    assert found.logprobs is not None
+    assert plain.logprobs is not None
+    assert len(found.logprobs) == len(plain.logprobs) >= 4
+    assert max(abs(one - other) for one, other in zip(found.logprobs, plain.logprobs, strict=True)) < 2e-3
+    assert not answers(engine.llm, [replace(call, suffix=f"{before}{cue}")])[0].logprobs
+
+
+def choices_have_log_probabilities_at_every_place(engine: Engine) -> None:
+    """Those that they have behind a prompt that ends at the place; what is not listed is minus infinity."""
+    lines = ["oak\ttree\n", "Rome\tcity\n", "elm\ttree\n", "Paris\tcity\n", "Oslo\t?\n", "beech\t?\n"]
+    choices = ("tree", "city")
+    call = Call("Each word and its kind.\n", "".join(lines), Choose(choices, after="\t"))
+    if not engine.scores:
+        refuses(engine, call)
+        return
+    for chat in (None, ()) if engine.reads_chats else (None,):
+        (found,) = answers(engine.llm, [replace(call, chat=chat)])
+        assert found.error is None
+        assert found.text is None
+        assert found.logprobs is not None
+        assert len(found.logprobs) == len(lines) * len(choices)
+        assert all(value <= 0 for value in found.logprobs)
+    (found,) = answers(engine.llm, [call])
+    assert found.logprobs is not None
+    for place in (4, 5):
+        suffix = "".join(lines)[: [end for end, each in enumerate("".join(lines), 1) if each == "\t"][place]]
+        (alone,) = answers(engine.llm, [replace(call, suffix=suffix)])
+        (plain,) = answers(engine.llm, [Call(call.prefix, suffix, Choose(choices))])
+        assert alone.logprobs is not None
+        assert plain.logprobs is not None
+        at = found.logprobs[2 * place : 2 * place + 2]
+        for one, last, other in zip(at, alone.logprobs[-2:], plain.logprobs, strict=True):
+            assert isinf(one) or abs(one - other) < 5e-2 * (1 if engine.is_exact else 4)
+            assert isinf(last) or abs(last - other) < 5e-2 * (1 if engine.is_exact else 4)
+    refuses(engine, replace(call, suffix="oak, tree"), says="Correct the prompt")
+
+
+def choices_that_begin_alike_are_refused(engine: Engine) -> None:
+    """Where their first token is the same they cannot be told apart."""
+    refuses(
+        engine, Call(SHOTS, "Words: ash, fir\nIn common:", Choose((" trees", " trees and more"))), says="told apart"
+    )
+
+
 def a_reply_is_one_of_the_choices(engine: Engine) -> None:
     """Drawn or likeliest."""
     form = Generate(12, choice=("certainly", "not at all", "not"))
@@ -189,7 +242,8 @@ CHECKS: dict[str, Callable[[Engine], None]] = {
     for each in (
         every_call_is_answered_once, completions_end_where_they_are_told,
         the_likeliest_completion_does_not_depend_on_its_company, draws_differ_and_can_be_drawn_again,
-        choices_have_log_probabilities, texts_are_scored_by_token, a_reply_is_one_of_the_choices,
+        choices_have_log_probabilities, texts_are_scored_by_token, a_text_is_scored_behind_what_is_read,
+        choices_have_log_probabilities_at_every_place, choices_that_begin_alike_are_refused, a_reply_is_one_of_the_choices,
         a_reply_has_the_form_of_the_schema, the_likeliest_tokens_of_a_reply_are_kept, a_chat_is_answered,
         a_prompt_that_is_too_long_is_found_out,
     )

@@ -23,7 +23,7 @@ from latentlake.engines.subject import HookedSubject
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import InputError
 from latentlake.origins import Origins
-from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Reply, Score
+from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Message, Reply, Score
 from latentlake.scorers import Case
 from latentlake.study import load_study
 from tests.stub import Stub, study
@@ -115,6 +115,28 @@ def test_choices_are_those_of_a_plain_pass(llm: TransformersLLM, subject: Hooked
     for suffix, reply in zip(SUFFIXES, replies, strict=True):
         tokens = [token for part in tokens_of(subject, [PREFIX, suffix]) for token in part]
         assert reply.logprobs == pytest.approx(plain_logprobs(whole, tokens)[-1, firsts].tolist(), abs=1e-4)
+
+
+def test_choices_at_every_place_and_scores_behind_one_are_those_of_a_plain_pass(
+    llm: TransformersLLM, subject: HookedSubject, whole: Any
+) -> None:
+    """Tokenized in pieces; in a chat what the template writes around them is read as well."""
+    pieces, choices = ["oak\t", "tree\nRome\t", "city\nelm\t"], ("tree", "city", "1")
+    suffix, chat = "".join(pieces) + "tree", (Message("system", "Name kinds."),)
+    begun = f"<|im_start|>system\nName kinds.<|im_end|>\n<|im_start|>user\n{PREFIX}"
+    firsts = [tokens[0] for tokens in tokens_of(subject, choices)]
+    for said, prefix in ((None, PREFIX), (chat, begun)):
+        calls = [Call(PREFIX, suffix, how, chat=said) for how in (Choose(choices, after="\t"), Score(after="\t"))]
+        chosen, scored = answers(llm, calls)
+        parts = tokens_of(subject, [prefix, *pieces, "tree"])
+        if said:
+            [parts[0]] = llm._prompts.encode([prefix])
+        logprobs = plain_logprobs(whole, [token for part in parts for token in part])
+        ends = [sum(map(len, parts[:end])) - 1 for end in (2, 3, 4)]
+        assert chosen.logprobs == pytest.approx(logprobs[ends][:, firsts].flatten().tolist(), abs=1e-4)
+        assert chosen.tokens_in == ends[-1] + 1  # what stands behind the last place is not read
+        expected = [logprobs[ends[-1] + place, token].item() for place, token in enumerate(parts[-1])]
+        assert scored.logprobs == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_likeliest_completion_is_that_of_a_plain_loop(

@@ -14,11 +14,24 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from latentlake import ledger as module
+from latentlake.engines.seeds import seed_of
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger, call_key
-from latentlake.protocols import Answer, Asked, Call, Choose, Generate, Likely, Message, Reply, Sampling, Score
+from latentlake.protocols import (
+    Answer,
+    Asked,
+    Call,
+    Choose,
+    Generate,
+    Likely,
+    Message,
+    Reply,
+    Sampling,
+    Score,
+    settings_of,
+)
 from latentlake.trace import _with_calls
 from latentlake.upkeep import maintain
 from latentlake.view import View
@@ -286,6 +299,14 @@ def test_a_call_says_who_asked_and_for_what(lake: Lake) -> None:
     assert '"choices": [" yes", " no"]' in row["sampling"]
 
 
+def test_what_came_later_and_is_not_set_is_in_no_key() -> None:
+    assert settings_of(Score()) == {}
+    assert settings_of(Choose((" a", " b"))) == {"choices": (" a", " b")}
+    assert call_key("rev1", Call("ab", "cd", Score())) == "35ae4a40aae79f5d3bb96c8cbd6c0131"
+    assert seed_of(Call("ab", "cd", Choose((" a", " b")))) == 5011832380925184718
+    assert settings_of(Score(after="is")) == {"after": "is"}
+
+
 def test_the_key_changes_with_everything_that_could_change_the_reply() -> None:
     call = Call("ab", "cd", SAMPLINGS[0], draw=0)
     others = [
@@ -296,6 +317,8 @@ def test_the_key_changes_with_everything_that_could_change_the_reply() -> None:
         *(replace(call, sampling=sampling) for sampling in SAMPLINGS[1:]),
         replace(call, sampling=Choose((" no", " yes"))),
         replace(call, sampling=Choose((" yes no",))),
+        replace(call, sampling=Choose((" yes", " no"), after="c")),
+        replace(call, sampling=Score(after="c")),
         replace(call, sampling=Generate(9, 0.7, stop=("\n",))),
         replace(call, sampling=Generate(8, 0.6, stop=("\n",))),
         replace(call, sampling=Generate(8, 0.7, top_p=0.9, stop=("\n",))),

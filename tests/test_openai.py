@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from latentlake.engines.openai import OpenAILLM, Traffic
-from latentlake.engines.wire import MalformedError, failure_of, is_model, reply_of
+from latentlake.engines.wire import MalformedError, UnableError, failure_of, is_model, reply_of
 from latentlake.errors import EngineError
 from latentlake.lake import Lake
 from latentlake.ledger import Asker, Ledger
@@ -398,6 +398,87 @@ def test_an_echo_that_does_not_make_up_the_prompt_is_no_score() -> None:
     echoed = {"tokens": ["The ", "\ufffd", "\ufffd"], "text_offset": [0, 4, 5], "token_logprobs": [None, -1.0, -2.0]}
     found = reply_of(Call("The ", "é", Score()), response(text="The éx", logprobs=echoed), 0.0)
     assert (found.logprobs, found.error) == (None, "unparsed")
+
+
+def echo(tokens: list[str], **fields: Any) -> dict[str, Any]:
+    """A response that echoes a prompt and one token more; of the first token nothing is known, of the others -1, -2, …"""
+    tops = [None, *({token: -float(n), "1": -0.5, "0": -3.0} for n, token in enumerate(tokens[1:], start=1))]
+    values = [None, *(-float(n) for n in range(1, len(tokens)))]
+    logprobs = {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops} | fields
+    return response(text="".join(tokens), logprobs=logprobs)
+
+
+def test_choices_are_read_at_every_place_of_an_echo() -> None:
+    call = Call("A: ", "x\t?\ny\t?\nz\t", Choose(("0", "1", "2"), after="\t"))
+    tokens = ["A", ": ", "x", "\t", "?", "\n", "y", "\t", "0", "\n", "z\t", "7"]
+    tokens[8] = "?"
+    found = reply_of(call, echo(tokens), 0.0)
+    assert found.logprobs == (-3.0, -0.5, float("-inf")) * 3
+    own = reply_of(call, echo([*tokens[:-1], "2"]), 0.0)  # what was made behind the prompt's end
+    assert own.logprobs == (-3.0, -0.5, float("-inf"), -3.0, -0.5, float("-inf"), -3.0, -0.5, -11.0)
+    over = reply_of(call, echo(["A", ": ", "x", "\t?", "\n", "y", "\t", "?", "\n", "z\t", "7"]), 0.0)
+    assert (over.logprobs, over.error) == (None, "unparsed")  # a token reaches over a place
+    unlisted = echo(tokens, top_logprobs=None)
+    with pytest.raises(UnableError, match="does not list"):
+        reply_of(call, unlisted, 0.0)
+
+
+def test_a_text_is_scored_behind_what_is_read() -> None:
+    call = Call("A: ", "x is y is z.", Score(after=" is"))
+    found = reply_of(call, echo(["A", ": ", "x", " is", " y", " is", " z", ".", "!"]), 0.0)
+    assert found.logprobs == (-6.0, -7.0)
+    nothing = reply_of(replace(call, suffix="x is"), echo(["A", ": ", "x", " is", "!"]), 0.0)
+    assert (nothing.logprobs, nothing.error) == ((), None)
+
+
+def test_a_score_in_which_a_token_is_missing_is_none() -> None:
+    values = [None, -1.0, None, -1.0, -1.0]
+    found = reply_of(
+        Call("A: ", "x y", Score()), echo(["A", ": ", "x", " y", "!"], token_logprobs=values, top_logprobs=None), 0.0
+    )
+    assert (found.logprobs, found.error) == (None, "unparsed")
+    whole = reply_of(Call("", "A: x", Score()), echo(["A", ": ", "x", "!"]), 0.0)  # before the first there is nothing
+    assert whole.logprobs == (-1.0, -2.0)
+
+
+NO_ECHO: dict[str, Fault] = {
+    "what follows": said(text=" yes", logprobs={"tokens": [" yes"], "token_logprobs": [-0.1], "top_logprobs": None}),
+    "no log-probabilities": said(logprobs=None),
+    "null for each token": said(logprobs={"tokens": ["a", "b", "c"], "token_logprobs": [None] * 3}),
+    "the parameter is unknown": status(400, "Setting 'echo' and 'logprobs' at the same time is not supported"),
+    "a failure of the server": status(500, "logprobs is not supported for models created with logits_all=False"),
+}
+
+
+@pytest.mark.parametrize("sampling", [Score(), Score(after="own"), Choose(("0", "1"), after="own")], ids=str)
+@pytest.mark.parametrize("name", NO_ECHO)
+@pytest.mark.parametrize("prefix", ["", "shared "])
+def test_a_server_that_reads_no_prompts_is_one_error(
+    server: Canned, tmp_path: Path, prefix: str, name: str, sampling: Any
+) -> None:
+    server.faults = lambda number, body: NO_ECHO[name]
+    lake = Lake(str(tmp_path), "tiny")
+    asked = [Asked(0, Call(prefix, f"own {number}", sampling)) for number in range(50)]
+    with pytest.raises(EngineError, match=r"cannot do what is asked .*name another server, or another engine"):
+        Ledger(lake).ask(
+            lambda: llm_of(server), Asker("judge", "rev", "openai", "scores", "one"), asked, lambda *_: None
+        )
+    assert lake.scan("calls").collect().is_empty()
+    assert len(server.asked) < 20
+
+
+def test_places_of_a_chat_are_not_read(server: Canned) -> None:
+    with pytest.raises(EngineError, match="cannot be scored"):
+        answers(llm_of(server), [Call("a", "b\t", Choose(("0", "1"), after="\t"), chat=())])
+
+
+def test_choices_that_begin_with_one_listed_token_are_refused() -> None:
+    call = Call("a", "b", Choose(("1", "10")))
+    listed = {"tokens": ["1"], "token_logprobs": [-0.1], "top_logprobs": [{"1": -0.1, "2": -3.0}]}
+    with pytest.raises(UnableError, match=r"'1', by which the choices '1' and '10'"):
+        reply_of(call, response(logprobs=listed), 0.0)
+    both = listed | {"top_logprobs": [{"1": -0.1, "10": -3.0}]}
+    assert reply_of(call, response(logprobs=both), 0.0).logprobs == (-0.1, -3.0)
 
 
 def test_an_empty_reply_lists_no_choice() -> None:

@@ -333,6 +333,15 @@ def test_a_prompt_that_is_missing_or_undivided_is_refused(file: Path) -> None:
     assert (filled.prefix, filled.suffix) == ("before", "a b")
 
 
+def test_a_chat_at_a_server_cannot_read_prompts(file: Path) -> None:
+    """Of a server that completes texts nobody knows whether it does, until it is asked."""
+    served = "  judge:\n    model: model\n    engine: openai"
+    edit(file, "  judge:\n    model: model\n    engine: transformers", served)
+    load_study(file)
+    edit(file, "  judge:\n    model: model\n    engine: transformers", f"{served}\n    chat: true")
+    assert "scorers.bits needs the log-probabilities of a prompt's tokens, which a chat over" in refusal(file)
+
+
 def test_comments_layout_and_key_order_do_not_change_the_digest(file: Path) -> None:
     before = load_study(file).digest
     values = yaml.safe_load(TEXT)

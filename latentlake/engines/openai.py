@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from latentlake.engines.background import Taker, taken
 from latentlake.engines.lanes import Lane, Lanes
 from latentlake.engines.order import together
+from latentlake.engines.places import reads_prompt
 from latentlake.engines.wire import MalformedError, Request, UnableError, failure_of, is_model, reply_of, request_of
 from latentlake.errors import EngineError, nearest
 from latentlake.protocols import RATE_LIMIT, REQUEST, SERVER, TRANSPORT, Call, Reply
@@ -25,6 +27,7 @@ logger = logging.getLogger("latentlake.engines")
 
 # Calls that come to nothing one after the other before no more are made: something is wrong with all of them.
 _HOPELESS = 20
+_ECHO = re.compile(r"\b(echo|(prompt_)?logprobs)\b", re.IGNORECASE)  # what a server that cannot read prompts refuses
 _RETRY_AFTER = "retry-after"
 _LOOKING = 30.0  # seconds that an endpoint has to say which models it has
 
@@ -203,9 +206,7 @@ class OpenAILLM:
             self._require_model(lane, response)
             reply = reply_of(call, response, time.monotonic() - sent, number)
         except UnableError as error:
-            raise EngineError(
-                f"{lane.url} cannot do what is asked of {self._model}: {error}; name another server, or another engine"
-            ) from error
+            raise self._unable(lane, str(error)) from error
         except MalformedError as error:
             lane.failed()
             said = self._scrubbed(f"{error}; it begins {error.content!r}")[:300]
@@ -219,13 +220,18 @@ class OpenAILLM:
             lane.failed()
             raise _Again(TRANSPORT, self._said(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
-            raise self._failure(lane, error, sent) from None
+            raise self._failure(lane, call, error, sent) from None
         finally:
             await lanes.leave(lane)
         lane.answered()
         return reply
 
-    def _failure(self, lane: Lane, error: openai.APIStatusError, sent: float) -> Exception:
+    def _unable(self, lane: Lane, reason: str) -> EngineError:
+        return EngineError(
+            f"{lane.url} cannot do what is asked of {self._model}: {reason}; name another server, or another engine"
+        )
+
+    def _failure(self, lane: Lane, call: Call, error: openai.APIStatusError, sent: float) -> Exception:
         """What a status that is not 200 means."""
         status, said = error.status_code, self._said(error)
         if status in (401, 403):
@@ -234,6 +240,8 @@ class OpenAILLM:
             return EngineError(f"{lane.url} has no model {self._model!r}, or not the API that is needed: {said}")
         if status == 429 and "insufficient_quota" in said:
             return EngineError(f"{lane.url} takes no more calls, its quota is used up: {said}")
+        if reads_prompt(call.sampling) and _ECHO.search(said):
+            return self._unable(lane, f"it gives no log-probabilities of a prompt's tokens ({status}: {said})")
         kind = failure_of(status, said, error.code)
         if kind not in (RATE_LIMIT, SERVER):
             return _Failed(kind, f"{status}: {said}")

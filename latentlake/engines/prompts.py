@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlake.engines.loading import load_tokenizer
+from latentlake.engines.places import places_of, reads_prompt
 from latentlake.errors import InputError
-from latentlake.protocols import Call, Choose, Message, Score
+from latentlake.protocols import Call, Choose, Message, Sampling, Score
 
 # Parts a chat that has been written out; no text holds it.
 _MARK = "\x00latentlake\x00"
 
 
 class Prompt(NamedTuple):
-    """What a model is fed: token ids of what many calls share, never none, and of what is a call's own."""
+    """What a model is fed: token ids of what many calls share, never none, and of what is a call's own.
+
+    ``places``: after how many tokens of the suffix the next one's log-probabilities are wanted.
+    """
 
     prefix: list[int]
     suffix: list[int]
+    places: Sequence[int]
 
 
 class _Parts(NamedTuple):
-    """A prompt as two texts, and whether the first is a chat's beginning, which holds its special tokens already."""
+    """A prompt as texts, its suffix in pieces, and whether the prefix is a chat's beginning, which holds its special tokens
+    already.
+    """
 
     prefix: str
-    suffix: str
+    pieces: list[str]
     is_chat: bool
 
 
 class Prompts:
     """Turns calls into token ids with the tokenizer of a model's directory.
 
-    Prefix and suffix are tokenized apart. The token that opens a text (BOS) is put before a prefix that has no token, or where
-    the tokenizer itself would put it, and never twice. A chat is written out by the tokenizer's template with the prompt as the
-    user's last message; what comes before the suffix is the prefix then, and the suffix goes on to where the reply begins,
-    but for `Score`, where it is the call's suffix alone.
+    Prefix and suffix are tokenized apart, and so are the parts of a suffix between the places that its sampling names; what
+    stands behind the last place of a `Choose` is not read. The token that opens a text (BOS) is put before a prefix that has no
+    token, or where the tokenizer itself would put it, and never twice. A chat is written out by the tokenizer's template with the
+    prompt as the user's last message; what comes before the suffix is the prefix then, and the suffix goes on to where the
+    reply begins, but where its own tokens are wanted: there it is the call's suffix alone.
     """
 
     def __init__(self, path: Path, tokenizer: Any = None) -> None:
@@ -50,18 +60,30 @@ class Prompts:
             InputError: a chat, and the tokenizer has no template for it; an empty prefix, and it has no BOS.
         """
         parts = [self._parts(call) for call in calls]
-        suffixes = self.encode([each.suffix for each in parts])
-        return [Prompt(self._prefix(each), suffix) for each, suffix in zip(parts, suffixes, strict=True)]
+        tokens = iter(self.encode([piece for each in parts for piece in each.pieces]))
+        return [
+            self._prompt(call.sampling, each, [next(tokens) for _ in each.pieces])
+            for call, each in zip(calls, parts, strict=True)
+        ]
 
     def firsts(self, sampling: Choose, is_chat: bool) -> list[int]:
         """The first token of each choice. A chat's reply begins without a space.
 
         Raises:
-            InputError: a choice has no token.
+            InputError: a choice has no token, or the same first one as another.
         """
-        tokens = self.encode([choice.strip() if is_chat else choice for choice in sampling.choices])
+        is_reply = is_chat and not sampling.after
+        choices = [choice.strip() if is_reply else choice for choice in sampling.choices]
+        tokens = self.encode(choices)
         if not all(tokens):
             raise InputError(f"A choice of {sampling.choices} has no token. Leave the empty string out.")
+        known: dict[int, str] = {}
+        for choice, (first, *_) in zip(choices, tokens, strict=True):
+            if known.setdefault(first, choice) != choice:
+                raise InputError(
+                    f"Model {self._path}: the choices {known[first]!r} and {choice!r} begin with the same token, by which they "
+                    "cannot be told apart. Name other choices, or another model."
+                )
         return [each[0] for each in tokens]
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
@@ -72,17 +94,22 @@ class Prompts:
         tokens: list[list[int]] = self.tokenizer(listed, add_special_tokens=False, verbose=False)["input_ids"]
         return tokens
 
+    def _prompt(self, sampling: Sampling, parts: _Parts, pieces: list[list[int]]) -> Prompt:
+        suffix, ends = [token for piece in pieces for token in piece], list(accumulate(map(len, pieces)))
+        places = range(len(suffix) - len(pieces[-1]), len(suffix)) if isinstance(sampling, Score) else ends
+        return Prompt(self._prefix(parts), suffix, places)
+
     def _parts(self, call: Call) -> _Parts:
         if call.chat is None:
-            return _Parts(call.prefix, call.suffix, is_chat=False)
-        end = _MARK if isinstance(call.sampling, Score) else ""
+            return _Parts(call.prefix, _pieces(call), is_chat=False)
+        end = _MARK if reads_prompt(call.sampling) else ""
         text = self._written(call.chat, call.prefix + _MARK + call.suffix + end)
         parts = text.split(_MARK)
         if len(parts) != (3 if end else 2):
             raise InputError(
                 f"Model {self._path}: its chat template does not give the user's message back once and whole."
             )
-        return _Parts(parts[0], parts[1], is_chat=True)
+        return _Parts(parts[0], _pieces(replace(call, suffix=parts[1])), is_chat=True)
 
     def _written(self, chat: Sequence[Message], said: str) -> str:
         """A chat as text, up to where the reply begins. Where a template knows no system message, the user says it first."""
@@ -116,6 +143,13 @@ class Prompts:
         if not tokens:
             raise InputError(f"Model {self._path}: an empty prefix needs a BOS token, and its tokenizer has none.")
         return tokens
+
+
+def _pieces(call: Call) -> list[str]:
+    """A suffix, cut at the places that its sampling names."""
+    places = places_of(call)
+    ends = [*places, len(call.suffix)] if isinstance(call.sampling, Score) else places
+    return [call.suffix[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 def _said_first(chat: Sequence[Message]) -> list[Message]:

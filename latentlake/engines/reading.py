@@ -41,25 +41,27 @@ class Reader:
         )  # others read them off the mask
         self._shared = SharedPrefix(model)
 
-    def read(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], is_all: bool = False) -> Fed:
+    def read(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Fed:
         """Read the prefix's last token and each suffix, after the keys and values of the rest of the prefix.
 
-        Logits: [suffixes, vocabulary] after each prompt's last token; with ``is_all``, [suffix tokens end to end,
-        vocabulary], each row that which predicts its token, so that the first of a suffix follows from the prefix.
+        ``places``: after how many tokens of each suffix logits are wanted, in order; 0 is after the prefix. Logits: [places of
+        all suffixes end to end, vocabulary].
         """
         device = self._model.device
         cached = len(prefix) - 1
         fed = [[prefix[-1], *suffix] for suffix in suffixes]
         lengths = torch.tensor([len(row) for row in fed], device=device)
-        places = torch.arange(int(lengths.max()), device=device)
-        is_token = places < lengths[:, None]
+        columns = torch.arange(int(lengths.max()), device=device)
+        is_token = columns < lengths[:, None]
         tokens = torch.zeros(is_token.shape, dtype=torch.long, device=device)
         tokens[is_token] = torch.tensor([token for row in fed for token in row], device=device)
         mask = torch.cat([is_token.new_ones(len(fed), cached), is_token], 1)
         cache = self._shared.expanded(prefix[:-1], len(fed))
-        last = lengths[:, None] - 1
-        with self._head_at(places < last if is_all else places == last):
-            logits = self._forward(tokens, mask, (cached + places).expand(len(fed), -1), cache)
+        is_wanted = torch.zeros_like(is_token)
+        wanted = [(row, place) for row, own in enumerate(places) for place in own]
+        is_wanted[tuple(torch.tensor(wanted, dtype=torch.long, device=device).reshape(-1, 2).T)] = True
+        with self._head_at(is_wanted):
+            logits = self._forward(tokens, mask, (cached + columns).expand(len(fed), -1), cache)
         return Fed(cache, mask, cached + lengths, logits)
 
     def whole(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Tensor]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from latentlake.engines.batches import cut
 from latentlake.engines.drafts import Draft, Form, allowed, draw, ends_of, generator, likeliest
 from latentlake.engines.loading import load_model
+from latentlake.engines.places import reads_prompt
 from latentlake.engines.prompts import Prompts
 from latentlake.engines.reading import Fed, Reader
 from latentlake.errors import InputError
@@ -34,9 +35,10 @@ _CONTEXTS = 8
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A suffix's tokens and the calls that end in it, as indices into all calls."""
+    """A suffix's tokens, the places in it where logits are wanted, and the calls that end in it, as indices into all calls."""
 
     suffix: list[int]
+    places: Sequence[int]
     members: list[int]
 
 
@@ -109,7 +111,9 @@ class TransformersLLM:
         for index in members:
             by_suffix.setdefault(calls[index].suffix, []).append(index)
         fed = self._prompts.of([calls[own[0]] for own in by_suffix.values()])
-        return fed[0].prefix, [_Prompt(each.suffix, own) for each, own in zip(fed, by_suffix.values(), strict=True)]
+        return fed[0].prefix, [
+            _Prompt(each.suffix, each.places, own) for each, own in zip(fed, by_suffix.values(), strict=True)
+        ]
 
     @cached_property
     def _most_tokens(self) -> int:
@@ -127,7 +131,7 @@ class TransformersLLM:
         def fits(rows: int, longest: int) -> bool:
             fed = rows * (1 + longest)
             context = rows * (len(prefix) + longest + _completion(sampling))
-            logits = rows if isinstance(sampling, Generate | Choose) else fed
+            logits = fed if reads_prompt(sampling) else rows
             return fed <= self._batch_tokens and context <= _CONTEXTS * self._batch_tokens and logits <= heads
 
         rows = [len(prompt.members) if is_drawn else 1 for prompt in prompts]
@@ -153,15 +157,14 @@ class TransformersLLM:
         ]
 
     def _choose(self, batch: list[_Prompt], prefix: list[int], firsts: list[int]) -> list[list[float]]:
-        logprobs = self._reader.read(prefix, [prompt.suffix for prompt in batch]).logits.log_softmax(-1)
-        values: list[list[float]] = logprobs[:, firsts].tolist()
-        return values
+        logprobs = self._read(batch, prefix).logits.log_softmax(-1)
+        values = iter(logprobs[:, firsts].tolist())
+        return [[value for _ in prompt.places for value in next(values)] for prompt in batch]
 
     def _score(self, batch: list[_Prompt], prefix: list[int]) -> list[list[float]]:
-        """The token fed at each place predicts the next, so that the first prediction is the prefix's last token's."""
-        suffixes = [prompt.suffix for prompt in batch]
-        logits = self._reader.read(prefix, suffixes, is_all=True).logits
-        tokens = [[token] for suffix in suffixes for token in suffix]
+        """The token fed at each place predicts the next, so that the first prediction may be the prefix's last token's."""
+        logits = self._read(batch, prefix).logits
+        tokens = [[prompt.suffix[place]] for prompt in batch for place in prompt.places]
         targets = torch.tensor(tokens, dtype=torch.long, device=self._device)
         # In slices, since the normalizer of them all at once would double the largest tensor there is.
         slices = [slice(start, start + _SLICE) for start in range(0, len(tokens), _SLICE)]
@@ -170,13 +173,16 @@ class TransformersLLM:
             for each in slices
             for value in (logits[each].gather(1, targets[each])[:, 0] - logits[each].logsumexp(-1)).tolist()
         ]
-        ends = accumulate(map(len, suffixes))
-        return [logprobs[end - len(suffix) : end] for suffix, end in zip(suffixes, ends, strict=True)]
+        ends = accumulate(len(prompt.places) for prompt in batch)
+        return [logprobs[end - len(prompt.places) : end] for prompt, end in zip(batch, ends, strict=True)]
+
+    def _read(self, batch: list[_Prompt], prefix: list[int]) -> Fed:
+        return self._reader.read(prefix, [prompt.suffix for prompt in batch], [prompt.places for prompt in batch])
 
     def _generate(
         self, batch: list[_Prompt], calls: Sequence[Call], prefix: list[int], sampling: Generate
     ) -> list[tuple[int, dict[str, Any]]]:
-        fed = self._reader.read(prefix, [prompt.suffix for prompt in batch])
+        fed = self._read(batch, prefix)
         owners = [place for place, prompt in enumerate(batch) for _ in prompt.members]
         fed.select(torch.tensor(owners, device=self._device))
         members = [index for prompt in batch for index in prompt.members]

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from latentlake.engines import checkpoint
 from latentlake.engines.forms import formed
 from latentlake.engines.order import together
+from latentlake.engines.places import reads_prompt
 from latentlake.engines.prompts import Prompt, Prompts
 from latentlake.engines.seeds import seed_of
 from latentlake.errors import EngineError
@@ -25,6 +27,8 @@ logger = logging.getLogger("latentlake.engines")
 _PORTION = 256
 # Tokens whose log-probabilities vLLM picks out for a request, at most; for more it lists the whole vocabulary.
 _PICKED = 128
+# Tokens that are listed at each place of a prompt where choices are compared: as many as servers give.
+_LISTED = 20
 # A request that is to read and to generate nothing makes one token all the same.
 _READING: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 _SEED_BITS = 63 - 31  # as the servers' seeds, so that one call is drawn alike
@@ -206,7 +210,7 @@ class VLLM:
             own = checkpoint.longest(self._path) if self._settings.longest else None
             is_retryable = own is not None and needed <= own
             return replace(_reply(asked), error=CONTEXT_LENGTH, is_retryable=is_retryable)
-        if isinstance(asked.sampling, Score) and not asked.prompt.suffix:
+        if isinstance(asked.sampling, Score) and not asked.prompt.places:
             return replace(_reply(asked), logprobs=())
         return None
 
@@ -227,14 +231,14 @@ class VLLM:
             if not output.finished:
                 continue
             asked = under_way.pop(output.request_id)
-            if isinstance(asked.sampling, Score) and not _is_scored(asked, output):
+            if reads_prompt(asked.sampling) and not _is_read(asked, output):
                 self._add(replace(asked, is_again=True), under_way)
             else:
                 yield asked.index, _answer(asked, output)
 
 
 def _is_picking(sampling: Sampling) -> bool:
-    return isinstance(sampling, Choose) and len(sampling.choices) <= _PICKED
+    return isinstance(sampling, Choose) and not sampling.after and len(sampling.choices) <= _PICKED
 
 
 def _completion(sampling: Sampling) -> int:
@@ -251,6 +255,9 @@ def _params(asked: _Asked) -> Any:
     match asked.sampling:
         case Generate() as sampling:
             return SamplingParams(**fields, **_drawing(sampling, asked.seed))
+        case Choose(after=after) if after:
+            again = {"skip_reading_prefix_cache": asked.is_again}
+            return SamplingParams(**fields, **_READING, **again, prompt_logprobs=_LISTED, logprobs=_LISTED)
         case Choose() as sampling:
             # `logprob_token_ids` gives exact log-probabilities of the tokens named, however unlikely, for next to nothing
             wanted = (
@@ -258,8 +265,8 @@ def _params(asked: _Asked) -> Any:
             )
             return SamplingParams(**fields, max_tokens=1, temperature=0.0, detokenize=False, **wanted)
         case Score():
-            # vLLM reads prompts anew whose log-probabilities are wanted, since none come of what is cached. None of the prefix
-            # are wanted; where more than it was cached, the call is asked again.
+            # vLLM reads prompts anew whose log-probabilities are wanted, since none come of what is cached. None are wanted of
+            # what comes before the first place; where more than that was cached, the call is asked again.
             return SamplingParams(**fields, **_READING, prompt_logprobs=0, skip_reading_prefix_cache=asked.is_again)
 
 
@@ -281,15 +288,32 @@ def _drawing(sampling: Generate, seed: int) -> dict[str, Any]:
     return fields
 
 
-def _is_scored(asked: _Asked, output: Any) -> bool:
-    """Whether there is a log-probability of each suffix token: what was read from the cache has none."""
-    listed: list[int] = output.prompt_logprobs.token_ids[-len(asked.prompt.suffix) :]
-    is_read = asked.is_again or (output.num_cached_tokens or 0) < len(asked.prompt.prefix)
-    if asked.is_again and listed != asked.prompt.suffix:
+def _is_read(asked: _Asked, output: Any) -> bool:
+    """Whether there are log-probabilities at each place: what was read from the cache has none."""
+    first = asked.prompt.places[0]
+    wanted = asked.prompt.suffix[first:]
+    listed = [_listed(output.prompt_logprobs, place - len(wanted))[0][0] for place in range(len(wanted))]
+    is_read = asked.is_again or (output.num_cached_tokens or 0) < len(asked.prompt.prefix) + first
+    if asked.is_again and listed != wanted:
         raise EngineError(
             "vLLM gave log-probabilities of other tokens than those of the prompt; try another release of it"
         )
-    return is_read and listed == asked.prompt.suffix
+    return is_read and listed == wanted
+
+
+def _listed(logprobs: Any, place: int) -> list[tuple[int, float]]:
+    """Tokens listed at a place of what vLLM calls flat log-probabilities, the text's own first, with their log-probabilities."""
+    own = slice(logprobs.start_indices[place], logprobs.end_indices[place])
+    return list(zip(logprobs.token_ids[own], logprobs.logprobs[own], strict=True))
+
+
+def _after(asked: _Asked, output: Any) -> Iterator[float]:
+    """Log-probabilities of the choices at each place: what is listed of the token behind it, which is made behind the last."""
+    [made] = output.outputs
+    for place in asked.prompt.places:
+        left = len(asked.prompt.suffix) - place
+        listed = dict(_listed(output.prompt_logprobs, -left) if left else _listed(made.logprobs, 0))
+        yield from (listed.get(first, -inf) for first in asked.firsts)
 
 
 def _answer(asked: _Asked, output: Any) -> Reply:
@@ -299,11 +323,14 @@ def _answer(asked: _Asked, output: Any) -> Reply:
     match asked.sampling:
         case Generate() as sampling:
             return replace(reply, tokens_out=len(made.token_ids), **_generated(sampling, made))
+        case Choose(after=after) if after:
+            return replace(reply, logprobs=_rounded(list(_after(asked, output))))
         case Choose():
             listed = dict(zip(made.logprobs.token_ids, made.logprobs.logprobs, strict=True))
             return replace(reply, logprobs=_rounded([listed[first] for first in asked.firsts]))
         case Score():
-            return replace(reply, logprobs=_rounded(output.prompt_logprobs.logprobs[-len(asked.prompt.suffix) :]))
+            wanted = len(asked.prompt.places)
+            return replace(reply, logprobs=_rounded(output.prompt_logprobs.logprobs[-wanted:]))
 
 
 def _generated(sampling: Generate, made: Any) -> dict[str, Any]:

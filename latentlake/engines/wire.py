@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentlake.engines.forms import formed
+from latentlake.engines.places import places_of, reads_prompt
 from latentlake.engines.seeds import seed_of
 from latentlake.protocols import (
     CONTEXT_LENGTH,
@@ -62,15 +64,17 @@ def request_of(model: str, call: Call) -> Request:
     """The request that asks for what a call asks for.
 
     Prompts go to ``/completions``, chats to ``/chat/completions``. A draw has a seed of its own. What a reply is to be
-    (``choice``, ``schema``) is said as a JSON schema. A text is scored by having it echoed.
+    (``choice``, ``schema``) is said as a JSON schema. A prompt's own tokens are read by having it echoed.
 
     Raises:
-        UnableError: a chat is to be scored, which the API does not do.
+        UnableError: a chat's own tokens are to be read, which the API does not do.
+        InputError: the suffix lacks the place after which something is to be read.
     """
+    places_of(call)
     if call.chat is None:
         body: dict[str, Any] = {"model": model, "prompt": call.prefix + call.suffix}
         return Request("/completions", body | _asked(call, is_chat=False))
-    if isinstance(call.sampling, Score):
+    if reads_prompt(call.sampling):
         raise UnableError("a chat cannot be scored over the OpenAI API, which echoes prompts alone")
     said = [{"role": each.role, "content": each.text} for each in call.chat]
     messages = [*said, {"role": "user", "content": call.prefix + call.suffix}]
@@ -97,8 +101,8 @@ def is_model(asked: str, said: str) -> bool:
 
 def _asked(call: Call, is_chat: bool) -> dict[str, Any]:
     match call.sampling:
-        case Choose():
-            return {"max_tokens": 1, "temperature": 0} | _listing(_LISTED, is_chat)
+        case Choose(after=after):
+            return {"max_tokens": 1, "temperature": 0} | ({"echo": True} if after else {}) | _listing(_LISTED, is_chat)
         case Score():  # of the one token that many servers insist on making, nothing is kept
             return {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         case Generate() as sampling:
@@ -130,7 +134,8 @@ def reply_of(call: Call, response: object, seconds: float, attempts: int = 1) ->
 
     Raises:
         MalformedError: it has no choice, or not what the API promises.
-        UnableError: it has no log-probabilities, or the prompt is not echoed, and a call asks for that.
+        UnableError: it has no log-probabilities, the prompt is not echoed, or choices cannot be told apart, and a call asks for
+            that.
     """
     try:
         assert isinstance(response, Mapping)
@@ -158,16 +163,23 @@ def _is_refused(choice: Mapping[str, Any]) -> bool:
 def _found(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
     """Text, log-probabilities, finish reason and error of a reply."""
     match call.sampling:
+        case Choose(after=after) as sampling if after:
+            listings = _listed_after(_echoed(call, choice), call)
+            if listings is None:
+                return _answer(error=UNPARSED)
+            return _answer(
+                logprobs=tuple(
+                    value for listed in listings for value in _of_choices(sampling.choices, listed, is_reply=False)
+                )
+            )
         case Choose() as sampling:
             if choice.get("logprobs") is None:
                 raise UnableError("it gives no log-probabilities")
             places = _places(choice["logprobs"])  # none where the reply is empty
             listed = places[0][1] if places else ()
-            return _answer(logprobs=_of_choices(sampling.choices, listed, call.chat is not None))
+            return _answer(logprobs=_of_choices(sampling.choices, listed, is_reply=call.chat is not None))
         case Score():
-            if not choice.get("logprobs") or not str(choice["text"]).startswith(call.prefix):
-                raise UnableError("it does not echo prompts with their log-probabilities")
-            logprobs = _of_suffix(choice["logprobs"], call.prefix, call.suffix)
+            logprobs = _scored(_echoed(call, choice), call)
             return _answer(logprobs=logprobs, error=UNPARSED if logprobs is None else None)
         case Generate() as sampling:
             text = choice["text"] if call.chat is None else choice["message"]["content"]
@@ -223,29 +235,98 @@ def _ordered(listed: Sequence[Likely]) -> tuple[Likely, ...]:
     return tuple(sorted(listed, key=lambda each: (-each.logprob, each.token)))
 
 
-def _of_choices(choices: Sequence[str], listed: Sequence[Likely], is_chat: bool) -> tuple[float, ...]:
-    """For each choice the log-probability of the longest listed token that begins it. A chat's reply begins without a space."""
+def _of_choices(choices: Sequence[str], listed: Sequence[Likely], is_reply: bool) -> tuple[float, ...]:
+    """For each choice the log-probability of the longest listed token that begins it. A chat's reply begins without a space.
+
+    Raises:
+        UnableError: two choices begin with the same token.
+    """
+    found: dict[str, str] = {}
 
     def of(choice: str) -> float:
         begins = [each for each in listed if each.token.strip() and choice.startswith(each.token)]
-        return max(begins, key=lambda each: len(each.token)).logprob if begins else -inf
+        if not begins:
+            return -inf
+        longest = max(begins, key=lambda each: len(each.token))
+        if found.setdefault(longest.token, choice) != choice:
+            raise UnableError(
+                f"it lists the token {longest.token!r}, by which the choices {found[longest.token]!r} and {choice!r} cannot "
+                "be told apart"
+            )
+        return longest.logprob
 
-    return tuple(of(choice.strip() if is_chat else choice) for choice in choices)
+    return tuple(of(choice.strip() if is_reply else choice) for choice in choices)
 
 
-def _of_suffix(logprobs: Mapping[str, Any], prefix: str, suffix: str) -> tuple[float, ...] | None:
-    """Of an echoed prompt the tokens that end behind the prefix, by their texts: what servers say of offsets counts tokens that
-    open a text, which the text has not. None where the texts do not make up the prompt, as where a character is cut in two.
+class _Token(NamedTuple):
+    """A token of an echoed prompt, or the one made after it: the characters of the prompt where it begins and ends, and what is
+    listed at its place. ``own``: its log-probability, which the first of all has not.
     """
-    tokens, prompt = [str(each) for each in logprobs["tokens"]], prefix + suffix
+
+    begin: int
+    end: int
+    is_first: bool
+    own: float | None
+    listed: tuple[Likely, ...]
+
+
+def _echoed(call: Call, choice: Mapping[str, Any]) -> list[_Token] | None:
+    """Tokens of an echoed prompt, placed by their texts: what servers say of offsets counts tokens that open a text, which the
+    text has not. None where the texts do not make up the prompt, as where a character is cut in two.
+
+    Raises:
+        UnableError: there is no echo, or one without log-probabilities; so will it be with every other call.
+    """
+    prompt, logprobs = call.prefix + call.suffix, choice.get("logprobs") or {}
+    tokens, values = [str(each) for each in logprobs.get("tokens") or ()], logprobs.get("token_logprobs") or []
+    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    is_made_alone = len(tokens) <= 1 and "".join(tokens) != prompt
+    if (
+        not str(choice["text"]).startswith(call.prefix or call.suffix)
+        or is_made_alone
+        or not any(value is not None for value in values)
+    ):
+        raise UnableError("it does not echo prompts with their log-probabilities")
     opening = next((n for n in range(min(3, len(tokens))) if "".join(tokens[n:]).startswith(prompt)), None)
     if opening is None:
         return None
-    found, end = [], 0
-    for token, value in zip(tokens[opening:], logprobs["token_logprobs"][opening:], strict=True):
-        if end >= len(prompt):
-            break
-        end += len(token)
-        if end > len(prefix) and value is not None:
-            found.append(float(value))
-    return tuple(found) if found or not suffix else None
+    ends = list(accumulate(map(len, tokens[opening:])))
+    rows = zip(tokens[opening:], ends, values[opening:], tops[opening:], strict=True)
+    return [
+        _Token(
+            end - len(token),
+            end,
+            opening == 0 and number == 0,
+            None if own is None else float(own),
+            _ordered([Likely(other, float(value)) for other, value in (top or {}).items()]),
+        )
+        for number, (token, end, own, top) in enumerate(rows)
+    ]
+
+
+def _scored(tokens: Sequence[_Token] | None, call: Call) -> tuple[float, ...] | None:
+    """Log-probabilities of the tokens that end behind where a score begins. None where one is missing."""
+    [place] = places_of(call)
+    begin, end = len(call.prefix) + place, len(call.prefix) + len(call.suffix)
+    within = [each for each in tokens or () if each.end > begin and each.begin < end]
+    if tokens is None or (begin < end and not within) or any(each.own is None and not each.is_first for each in within):
+        return None
+    return tuple(each.own for each in within if each.own is not None)
+
+
+def _listed_after(tokens: Sequence[_Token] | None, call: Call) -> list[tuple[Likely, ...]] | None:
+    """The likeliest tokens at each place where choices are compared. None where a token reaches over one.
+
+    Raises:
+        UnableError: none are listed.
+    """
+    first: dict[int, _Token] = {}
+    for each in tokens or ():
+        first.setdefault(each.begin, each)
+    places = [len(call.prefix) + place for place in places_of(call)]
+    if not all(place in first for place in places):
+        return None
+    listings = [first[place].listed for place in places]
+    if not all(listings):
+        raise UnableError("it does not list likeliest tokens at the places of a prompt")
+    return listings

@@ -7,7 +7,7 @@ neutral part depends on the window alone and is computed once for all explanatio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from latentlake.choices import LLMName, Refers
+from latentlake.choices import ReadingLLMName, Refers
 from latentlake.marking import in_a_line
 from latentlake.protocols import Answer, Asked, Score
 from latentlake.registry import SCORERS
@@ -23,7 +23,7 @@ class Surprisal(WindowScorer):
 
     version: ClassVar[str] = "1"
     method: Literal["surprisal"]
-    llm: LLMName
+    llm: ReadingLLMName
     prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("window",)))] = "surprisal"
     neutral: str = "various things"
 

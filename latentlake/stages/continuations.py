@@ -2,6 +2,8 @@
 as was found on other prompts.
 """
 
+from typing import Any
+
 import polars as pl
 
 from latentlake.protocols import Answer, Asked, Call, Steer
@@ -19,7 +21,8 @@ def compute(work: Work) -> Tables:
     choice = work.study.interventions[name]
     found = work.frame(f"strengths/{name}").select("latent", "control", "target", "strength", reason="error").collect()
     prompts = prompts_in(work, choice.score, choice.shortest)
-    clean = found.select("latent").unique().with_columns(strength=pl.lit(0.0))
+    pushed = found.filter(pl.col("reason").is_null())
+    clean = pushed.select("latent").unique().with_columns(strength=pl.lit(0.0))
     rows = prompts.join(pl.concat([clean, found], how="diagonal").select(found.columns), on="latent")
     rows = rows.sort("latent", "rank", "control", "target", nulls_last=False).with_row_index("row")
     rows = rows.join(_said(work, choice, rows), on="row", how="left").with_columns(
@@ -34,14 +37,20 @@ def _said(work: Work, choice: Intervention, rows: pl.DataFrame) -> pl.DataFrame:
     """Texts by row, of the rows whose target can be reached; each is drawn once, and then remembered."""
     rows = rows.filter(pl.col("reason").is_null())
     pushes = pushes_of(work, rows["latent"].unique().sort().to_list())
-    named = {key: push.name for key, push in pushes.items()}
-    asked = []
-    for row in rows.iter_rows(named=True):
-        key = (row["latent"], row["control"])
-        hookpoint = pushes[key].hookpoint if key in pushes else ""
-        direction = None if row["target"] is None else named[key]
-        steer = Steer(tuple(row["tokens"]), hookpoint, direction, row["strength"], choice.tokens, choice.temperature)
-        asked.append(Asked(row["latent"], Call("", row["prompt"], steer)))
+
+    def call(row: dict[str, Any]) -> Call:
+        push = pushes[row["latent"], row["control"]]
+        steer = Steer(
+            max_tokens=choice.tokens,
+            temperature=choice.temperature,
+            tokens=tuple(row["tokens"]),
+            hookpoint=push.hookpoint,
+            direction=None if row["target"] is None else push.name,
+            strength=row["strength"],
+        )
+        return Call("", row["prompt"], steer)
+
+    asked = [Asked(row["latent"], call(row)) for row in rows.iter_rows(named=True)]
     answers = work.steer({push.name: push for push in pushes.values()}, asked) if asked else []
     found = [(row, *_answered(answer)) for row, answer in zip(rows["row"], answers, strict=True)]
     schema = {"row": pl.UInt32, "text": pl.String, "kl": pl.Float64, "failed": pl.String, "call": pl.String}
