@@ -36,8 +36,8 @@ class Generate:
 
 @dataclass(frozen=True)
 class Steer(Generate):
-    """Complete the prompt while a direction is added to what a hookpoint gives, from its last token on: what the subject is asked,
-    and no other model.
+    """Complete the prompt while a direction is added to what a hookpoint gives, from its last token on: what the subject is
+    asked, and no other model.
 
     ``tokens``: the prompt as the subject reads it; the call's text is but for people. ``direction``: digest of a vector of length
     1, ``strength`` times of which is added; None for nothing.

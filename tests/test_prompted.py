@@ -340,7 +340,7 @@ def test_bad_input_is_refused_before_any_work(llama: Path, tmp_path: Path) -> No
     for _, prompted in subject.prompted(PROMPTS, [0] * len(PROMPTS)):
         with pytest.raises(InputError, match="no block 9"):
             prompted.next_tokens([0], "layers.9", torch.ones(1, 32))
-        with pytest.raises(InputError, match="no hookpoint 'layers.1.nothing'"):
+        with pytest.raises(InputError, match=r"no hookpoint 'layers\.1\.nothing'"):
             prompted.continuations([0], "layers.1.nothing", torch.ones(1, 32), 3, 0.0, [0])
         with pytest.raises(InputError, match="A prompt of 41 tokens goes on for 88, but the subject reads 128 at most"):
             prompted.continuations([0, 2], "layers.1", torch.ones(2, 32), 88, 0.0, [0, 1])
