@@ -1,7 +1,11 @@
 """Interventions: prompts up to the first firing, strengths by search, texts side by side, and what explanations make of them."""
 
+import copy
+import json
+from collections.abc import Iterator
 from itertools import accumulate
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from scipy.stats import t
 
 from latentlake.errors import InputError, StudyError
@@ -20,6 +25,7 @@ from latentlake.stages import explanations, scores
 from latentlake.steering.search import Search, strength_of
 from latentlake.tables import TABLES
 from tests.stub import TIMEOUT, Stub, explanations_frame, reply, rows_of, study
+from tests.workbench import Workbench, open_instance
 
 BOS = 1
 SECTIONS: dict[str, Any] = {
@@ -333,3 +339,119 @@ def test_words_are_shown_by_how_far_they_rise_over_all_prompts() -> None:
 def test_what_cannot_be_is_refused(section: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         study(**{**SECTIONS, section: changes})
+
+
+# through the whole flow, on fakes
+
+
+PUSHES: dict[str, Any] = {
+    "samples": {
+        "tuning": {"split": "select", "windows": 4, "length": 16},
+        "shown": {"split": "explain", "windows": 4, "length": 16},
+        "prompts": {"split": "score", "windows": 6, "length": 16},
+    },
+    "interventions": {
+        "pushed": {"tune": "tuning", "show": "shown", "score": "prompts", "kl": [0.1, 0.5], "shortest": 2, "tokens": 4},
+    },
+    "explainers": {"change": {"method": "token_change", "intervention": "pushed", "target": 0.5, "llm": "judge"}},
+    "scorers": {
+        "intervention": {
+            "method": "intervention", "explainers": ["default"], "intervention": "pushed", "target": 0.5, "llm": "judge",
+        },
+    },
+}  # fmt: skip
+STAGES = {
+    "strengths/pushed": 2, "token_changes/pushed": 2, "continuations/pushed": 2, "explanations/change": 2,
+    "scores/default/intervention": 2,
+}  # fmt: skip
+
+
+def pushing(bench: Workbench) -> Workbench:
+    for section, entries in PUSHES.items():
+        bench.study.setdefault(section, {}).update(copy.deepcopy(entries))
+    return bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Workbench]:
+    with open_instance(tmp_path / "instance") as instance:
+        yield pushing(Workbench(tmp_path, instance))
+
+
+def test_an_intervention_runs_from_strengths_to_scores(bench: Workbench) -> None:
+    computed = bench.run()
+    assert {name: computed[name] for name in STAGES} == STAGES
+    view = bench.view()
+    strengths = view.strengths.collect()
+    assert len(strengths) == strengths["latent"].n_unique() * 2 * 2
+    reached = strengths.filter(pl.col("error").is_null())
+    assert len(reached) > len(strengths) / 2
+    assert ((reached["kl"] - reached["target"]).abs() <= 0.1 * reached["target"]).all()
+    said = view.continuations.collect()
+    clean = said.filter(pl.col("target").is_null())
+    assert clean["kl"].to_list() == [0.0] * len(clean)
+    pushed = said.filter(pl.col("target").is_not_null(), pl.col("error").is_null())
+    assert not pushed.is_empty()
+    assert pushed["kl"].is_not_null().all()
+    rows = view.judgements.filter(scorer="intervention").collect()
+    assert set(rows["control"].to_list()) == {None, "shuffled", "random_direction"}
+    metrics = view.scores.filter(scorer="intervention").select("metric").unique().collect()["metric"].sort().to_list()
+    assert metrics == ["kl", "nats"]
+    assert bench.run() == {}
+
+
+def test_prompts_of_an_intervention_are_of_three_splits(bench: Workbench) -> None:
+    """None that strengths were tuned on, or explanations made of, is scored."""
+    bench.run()
+    view = bench.view()
+    split = view.contexts.select("shard", "context", "split").collect()
+    for table, wanted in (("continuations", "score"), ("token_changes", "explain")):
+        rows = getattr(view, table).collect().join(split, on=["shard", "context"], how="left")
+        assert set(rows["split"]) == {wanted}
+
+
+def test_what_changes_makes_stale_what_lies_below_it(bench: Workbench) -> None:
+    bench.run()
+    below = {"continuations/pushed": 2, "scores/default/intervention": 2}
+    bench.study["interventions"]["pushed"]["tokens"] = 3
+    assert bench.stale() == {"continuations/pushed": 2}
+    bench.study["interventions"]["pushed"].update(tokens=4, rising=2)
+    assert bench.stale() == {"token_changes/pushed": 2}
+    bench.study["interventions"]["pushed"].update(rising=5)
+    bench.study["samples"]["prompts"]["seed"] = 5
+    assert bench.stale() == {"examples/prompts": 2}
+    computed = bench.run()
+    assert set(computed) <= {"examples/prompts", *below}
+
+
+def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> None:
+    """With a target more, the texts at the others are those in the ledger, and so are the clean ones."""
+    bench.run()
+    before = bench.view().calls.filter(engine="subject").collect()
+    bench.study["interventions"]["pushed"]["kl"] = [0.1, 0.3, 0.5]
+    bench.run()
+    after = bench.view().calls.filter(engine="subject").collect()
+    assert len(before) == before["key"].n_unique()
+    assert len(after) == after["key"].n_unique()
+    drawn = (
+        after.join(before, on="key", how="anti")["sampling"].map_elements(json.loads, return_dtype=pl.Object).to_list()
+    )
+    assert drawn
+    assert all(each["direction"] is not None for each in drawn)
+    assert before.join(after, on="key", how="anti").is_empty()
+
+
+def test_planted_latents_and_directions_of_length_0_are_recorded_and_not_pushed(bench: Workbench) -> None:
+    path = bench.folder / "coders" / "one" / "sae.safetensors"
+    tensors = load_file(path)
+    tensors["W_dec"][:] = 0
+    save_file(tensors, path)
+    (bench.folder / "planted.json").write_text(
+        json.dumps([{"kind": "token", "word": "river"}, {"kind": "token", "word": "city"}])
+    )
+    bench.study["dictionaries"]["planted"] = {"planted": "planted.json"}
+    bench.run()
+    errors = bench.view().strengths.select("dictionary", "error").unique().collect().rows()
+    assert sorted(errors) == [("one", "no_direction"), ("planted", "writes_nowhere")]
+    scores = bench.view().scores.filter(scorer="intervention").select("value").collect()
+    assert scores["value"].null_count() == len(scores) > 0
