@@ -433,9 +433,7 @@ def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> No
     after = bench.view().calls.filter(engine="subject").collect()
     assert len(before) == before["key"].n_unique()
     assert len(after) == after["key"].n_unique()
-    drawn = (
-        after.join(before, on="key", how="anti")["sampling"].map_elements(json.loads, return_dtype=pl.Object).to_list()
-    )
+    drawn = [json.loads(each) for each in after.join(before, on="key", how="anti")["sampling"]]
     assert drawn
     assert all(each["direction"] is not None for each in drawn)
     assert before.join(after, on="key", how="anti").is_empty()
