@@ -263,9 +263,8 @@ def test_a_push_of_nothing_gives_the_clean_text_whoever_is_beside_it(folder: Pat
     sampling, seeds = Generate(8, temperature), range(6)
     pushes = 5 * torch.randn(12, 32, generator=torch.Generator().manual_seed(1))
     pushes[::2] = 0
-    mixed = continuations(
-        HookedSubject(folder), PROMPTS, [n for n in range(6) for _ in "ab"], "layers.1", pushes, sampling, [s for s in seeds for _ in "ab"]
-    )  # fmt: skip
+    twice, seeded = [number for number in range(6) for _ in "ab"], [seed for seed in seeds for _ in "ab"]
+    mixed = continuations(HookedSubject(folder), PROMPTS, twice, "layers.1", pushes, sampling, seeded)
     alone = [
         continuations(HookedSubject(folder), [prompt], [0], "layers.1", torch.zeros(1, 32), sampling, [seed])[0]
         for prompt, seed in zip(PROMPTS, seeds, strict=True)
@@ -339,9 +338,9 @@ def test_bad_input_is_refused_before_any_work(llama: Path, tmp_path: Path) -> No
         HookedSubject(tmp_path).prompted([[BOS]], [0])
     assert "_whole" not in subject.__dict__
     for _, prompted in subject.prompted(PROMPTS, [0] * len(PROMPTS)):
-        with pytest.raises(InputError, match=r"no block 9.*the nearest is 'layers\.3'|no block 9"):
+        with pytest.raises(InputError, match="no block 9"):
             prompted.next_tokens([0], "layers.9", torch.ones(1, 32))
-        with pytest.raises(InputError, match="no hookpoint 'layers.1.nothing'"):
+        with pytest.raises(InputError, match=r"no hookpoint 'layers\.1\.nothing'"):
             prompted.continuations([0], "layers.1.nothing", torch.ones(1, 32), 3, 0.0, [0])
         with pytest.raises(InputError, match="A prompt of 41 tokens goes on for 88, but the subject reads 128 at most"):
             prompted.continuations([0, 2], "layers.1", torch.ones(2, 32), 88, 0.0, [0, 1])
