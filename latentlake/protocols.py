@@ -245,8 +245,8 @@ class Prompted(Protocol):
     ) -> Iterator[list[tuple[int, Continuation]]]:
         """Texts drawn with the push held at every token, at most so many tokens; temperature 0 takes the likeliest.
 
-        Yields batches of (row, continuation). A row is drawn with its own seed, and does not depend on those beside it: with a
-        push of 0 it is what the model writes without one.
+        Yields batches of (row, continuation). A row is drawn with its own seed and, but for rounding, does not depend on those
+        beside it: with a push of 0 it is what the model writes without one.
         """
         ...
 

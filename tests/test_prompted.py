@@ -263,8 +263,8 @@ def test_a_push_of_nothing_gives_the_clean_text_whoever_is_beside_it(folder: Pat
     sampling, seeds = Generate(8, temperature), range(6)
     pushes = 5 * torch.randn(12, 32, generator=torch.Generator().manual_seed(1))
     pushes[::2] = 0
-    of, twice = [number for number in range(6) for _ in "ab"], [seed for seed in seeds for _ in "ab"]
-    mixed = continuations(HookedSubject(folder), PROMPTS, of, "layers.1", pushes, sampling, twice)
+    twice, seeded = [number for number in range(6) for _ in "ab"], [seed for seed in seeds for _ in "ab"]
+    mixed = continuations(HookedSubject(folder), PROMPTS, twice, "layers.1", pushes, sampling, seeded)
     alone = [
         continuations(HookedSubject(folder), [prompt], [0], "layers.1", torch.zeros(1, 32), sampling, [seed])[0]
         for prompt, seed in zip(PROMPTS, seeds, strict=True)

@@ -176,10 +176,7 @@ class HookedPrompts:
         kept = self._lengths[own] - 1
         longest = int(kept.max())
         device = self._steered.model.device
-        states = [
-            None if some is None else some[:, :, some.shape[2] - longest :][own.to(some.device)]
-            for some in self._states
-        ]
+        states = [None if some is None else some[:, :, some.shape[2] - longest :][own] for some in self._states]
         mask = torch.arange(longest) >= longest - kept[:, None]
         fed = Fed(
             DynamicCache(zip(states[::2], states[1::2], strict=True)), mask.to(device), kept.to(device), torch.empty(0)
@@ -189,7 +186,7 @@ class HookedPrompts:
 
     def _logprobs(self, fed: Fed, own: Tensor, push: _Push) -> tuple[Tensor, Tensor]:
         """Of the next token, without the push and with it; the same where that is 0, whatever the pass was rounded to."""
-        clean = self._clean[own.to(self._clean.device)].double().log_softmax(-1)
+        clean = self._clean[own].double().log_softmax(-1)
         is_none = ~push.vectors.any(1, keepdim=True).to(clean.device)
         return clean, clean.where(is_none, fed.logits.double().log_softmax(-1))
 
@@ -203,10 +200,10 @@ class HookedPrompts:
             if not going:
                 return
             if 2 * len(going) <= len(texts):
-                rows = torch.tensor(going)
-                fed.select(rows.to(tokens.device))
-                push.vectors = push.vectors[rows.to(push.vectors.device)]
-                tokens, texts = tokens[rows.to(tokens.device)], [texts[row] for row in going]
+                rows = torch.tensor(going)  # on the CPU it is an index into what lies on any device
+                fed.select(rows)
+                push.vectors = push.vectors[rows]
+                tokens, texts = tokens[rows], [texts[row] for row in going]
             self._reader.step(fed, tokens)
 
     def _push(self, hookpoint: str, vectors: Tensor) -> _Push:
