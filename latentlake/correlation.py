@@ -1,12 +1,12 @@
 """Scores of simulations out of judgements: Pearson's r of predicted and true activations over all tokens of a latent's windows.
 
-Tokens of one window are no independent draws, but windows are: the interval is a jackknife over windows, on Fisher's scale, with
-as many windows of each class as were drawn (docs/decisions/015-intervals.md says how often it holds what is true).
+Tokens of one window are no independent draws, but windows are: the interval is of as many (docs/decisions/015-intervals.md says
+how often it holds what is true).
 """
 
 import numpy as np
 import polars as pl
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from latentlake.metrics import LEVEL, Interval
 from latentlake.scoring import laid_out
@@ -44,28 +44,21 @@ def pearson(sums: np.ndarray) -> np.ndarray:
         return np.asarray(np.clip((xy - x * y / n) / np.sqrt(spreads[0] * spreads[1]), -1, 1))
 
 
-def pearson_interval(sums: np.ndarray, groups: np.ndarray, is_activating: np.ndarray, level: float = LEVEL) -> Interval:
-    """Interval of the r of each group of windows, by leaving out each window in turn.
+def pearson_interval(sums: np.ndarray, groups: np.ndarray, level: float = LEVEL) -> Interval:
+    """Interval of the r of each group of windows, on Fisher's scale: the wider of Fisher's own, with each window counting as one
+    pair, however many tokens it has, and of the jackknife that leaves out each window in turn.
 
-    ``sums``: of each window [windows, 6]; ``groups``: the group of each, ascending from 0, none left out. Windows of each class
-    are so many by design, and leaving one out is weighed within its class; where a class has one window, all are one class.
-    NaN where leaving out a window leaves no variance, or nothing.
+    ``sums``: of each window [windows, 6]; ``groups``: the group of each, from 0, none left out. NaN for three windows or fewer,
+    and where leaving one out leaves no variance.
     """
-    number = groups[-1] + 1 if len(groups) else 0
-    strata = 2 * groups + is_activating
-    sizes = np.bincount(strata, minlength=2 * number).reshape(number, 2)
-    is_one = (sizes == 1).any(1)
-    strata = np.where(is_one[groups], 2 * groups, strata)
-    sizes = np.bincount(strata, minlength=2 * number)
-    totals = _grouped(sums, groups, number)
+    sizes = np.bincount(groups)
+    totals = _grouped(sums, groups, len(sizes))
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = np.arctanh(pearson(totals))
-        left = np.arctanh(pearson(totals[groups] - sums))
-        means = np.bincount(strata, left, 2 * number) / sizes
-        squares = np.bincount(strata, (left - means[strata]) ** 2, 2 * number)
-        variance = np.where(sizes > 0, squares * (sizes - 1) / sizes, 0).reshape(number, 2).sum(1)
-        freedom = np.maximum(sizes - 1, 0).reshape(number, 2).sum(1)
-        half = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
+        z, left = np.arctanh(pearson(totals)), np.arctanh(pearson(totals[groups] - sums))
+        means = np.bincount(groups, left) / sizes
+        variance = np.bincount(groups, (left - means[groups]) ** 2) * (sizes - 1) / sizes
+        jackknife = t.ppf((1 + level) / 2, sizes - 1) * np.sqrt(variance)
+        half = np.maximum(jackknife, norm.ppf((1 + level) / 2) / np.sqrt(np.where(sizes > 3, sizes - 3, np.nan)))
     return np.tanh(z - half), np.tanh(z + half)
 
 
@@ -116,7 +109,7 @@ def _correlated(windows: pl.DataFrame) -> pl.DataFrame:
     figures = np.full((number, 3), np.nan)
     if len(seen):
         figures[members, 0] = pearson(_grouped(sums, codes, len(members)))
-        figures[members, 1:] = np.stack(pearson_interval(sums, codes, seen["is_activating"].to_numpy()), axis=1)
+        figures[members, 1:] = np.stack(pearson_interval(sums, codes), axis=1)
     value, low, high = (pl.Series(each).round(_DIGITS).fill_nan(None) for each in figures.T)
     reason = (
         pl.when(pl.col("n") == pl.col("n_failed"))
