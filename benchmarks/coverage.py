@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, norm, rankdata
 
-from latentlake.correlation import pearson, pearson_interval
+from latentlake.correlation import jackknife, pearson, pearson_interval
 from latentlake.metrics import (
     Interval,
     auroc_interval,
@@ -124,11 +124,16 @@ def _pearson(kind: str, sizes: tuple[int, int], draws: int, chance: np.random.Ge
     many = [SIMULATED[kind](_TRUE // windows // 20, sizes, chance) for _ in range(20)]
     truth = float(pearson(np.sum([each.sum((0, 1)) for each in many], axis=0)))
     sums = SIMULATED[kind](draws, sizes, chance)
-    found = pearson_interval(sums.reshape(-1, sums.shape[-1]), np.repeat(np.arange(draws), windows))
-    value = np.arctanh(pearson(sums.sum(1)))
+    of_windows = sums.reshape(-1, sums.shape[-1]), np.repeat(np.arange(draws), windows)
+    found, value = pearson_interval(*of_windows), np.arctanh(pearson(sums.sum(1)))
+    halves = {
+        "jackknife": jackknife(*of_windows),
+        "Fisher, windows": norm.ppf(0.975) / np.sqrt(windows - 3),
+        "Fisher, tokens": norm.ppf(0.975) / np.sqrt(windows * _TOKENS - 3),
+    }
     others = {
-        name: _held(_fisher(value, n), truth, np.full(draws, 1 / draws))[0]
-        for name, n in (("Fisher, windows", windows), ("Fisher, tokens", windows * _TOKENS))
+        name: _held((np.tanh(value - half), np.tanh(value + half)), truth, np.full(draws, 1 / draws))[0]
+        for name, half in halves.items()
     }
     return Coverage(
         f"pearson, {kind}",
@@ -137,11 +142,6 @@ def _pearson(kind: str, sizes: tuple[int, int], draws: int, chance: np.random.Ge
         *_held(found, truth, np.full(draws, 1 / draws)),
         tuple(others.items()),
     )
-
-
-def _fisher(value: np.ndarray, n: int) -> Interval:
-    half = norm.ppf(0.975) / np.sqrt(n - 3)
-    return np.tanh(value - half), np.tanh(value + half)
 
 
 def _everywhere(draws: int, sizes: tuple[int, int], chance: np.random.Generator) -> np.ndarray:

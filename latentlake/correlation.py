@@ -52,14 +52,21 @@ def pearson_interval(sums: np.ndarray, groups: np.ndarray, level: float = LEVEL)
     and where leaving one out leaves no variance.
     """
     sizes = np.bincount(groups)
-    totals = _grouped(sums, groups, len(sizes))
     with np.errstate(invalid="ignore", divide="ignore"):
-        z, left = np.arctanh(pearson(totals)), np.arctanh(pearson(totals[groups] - sums))
+        z = np.arctanh(pearson(_grouped(sums, groups, len(sizes))))
+        fisher = norm.ppf((1 + level) / 2) / np.sqrt(np.where(sizes > 3, sizes - 3, np.nan))
+    half = np.maximum(fisher, jackknife(sums, groups, level))
+    return np.tanh(z - half), np.tanh(z + half)
+
+
+def jackknife(sums: np.ndarray, groups: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """Half the width of the interval on Fisher's scale that leaving out each window in turn gives, by Student's t."""
+    sizes = np.bincount(groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = np.arctanh(pearson(_grouped(sums, groups, len(sizes))[groups] - sums))
         means = np.bincount(groups, left) / sizes
         variance = np.bincount(groups, (left - means[groups]) ** 2) * (sizes - 1) / sizes
-        jackknife = t.ppf((1 + level) / 2, sizes - 1) * np.sqrt(variance)
-        half = np.maximum(jackknife, norm.ppf((1 + level) / 2) / np.sqrt(np.where(sizes > 3, sizes - 3, np.nan)))
-    return np.tanh(z - half), np.tanh(z + half)
+        return np.asarray(t.ppf((1 + level) / 2, sizes - 1) * np.sqrt(variance))
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:

@@ -10,13 +10,16 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, t
 
+from latentlake import cli
 from latentlake.correlation import pearson, pearson_interval
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import StudyError
+from latentlake.estimate import Estimator
 from latentlake.protocols import Answer, Asked, Call, Choose, Reply
 from latentlake.stages import scores
 from tests.stub import TIMEOUT, Stub, examples_frame, explanations_frame, latents_frame, reply, rows_of, study
 from tests.test_engines_real import smollm2  # noqa: F401 - a fixture
+from tests.workbench import Workbench
 
 RIVERS = (["the", " river", "\n"], [0.0, 4.0, 0.0])
 SILENT = (["no", "ne", "\t"], [0.0, 0.0, 0.0])
@@ -277,6 +280,36 @@ def test_intervals_hold_what_is_true() -> None:
         assert each.coverage > 0.9, each
 
 
+# In a whole study
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_study_is_simulated_shown_and_traced(
+    at_once: bool, materialized: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    materialized.study["scorers"] |= scorer(at_once=at_once)
+    run = materialized.prepare()
+    estimated = Estimator(run.plan(), run.flow, run.lake, run.origins).table()
+    (calls, are) = estimated.filter(asset="scores/default/simulation").select("calls", "calls_are").row(0)
+    assert materialized.run() == {"scores/default/simulation": 2}
+    view = materialized.view()
+    made = view.calls.filter(asset="scores/default/simulation").collect().height
+    assert made == calls if at_once else 0 < made <= calls
+    assert are == ("exact" if at_once else "at most")
+    rows = view.judgements.filter(scorer="simulation").collect()
+    window = materialized.study["selection"]["window"]
+    assert set(rows["simulated"].list.len()) == {window}
+    assert view.scores.filter(scorer="simulation", metric="pearson").collect()["value"].drop_nulls().len() > 0
+    latent = rows["latent"][0]
+    monkeypatch.setenv("LATENTLAKE_CACHE", str(materialized.folder / "cache"))
+    options = ["--lake", materialized.lake.uri, "--study-file", str(materialized.path)]
+    assert cli.main([*options, "prompt", "simulation", "one", str(latent)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\tunknown") >= (window if at_once else 1)
+    assert cli.main([*options, "trace", "one", str(latent), "--scorer", "simulation"]) == 0
+    assert "simulated '" in capsys.readouterr().out
+
+
 # A real judge
 
 
@@ -291,19 +324,9 @@ def test_a_real_model_predicts_where_a_latent_fires(at_once: bool, smollm2: Path
             pairs = dict(pair for batch in llm.run([each.call for each in asked]) for pair in batch)
             return [Answer(f"{place}", pairs[place]) for place in range(len(asked))]
 
-    texts = [
-        "She swam in the river at noon",
-        "the old river and the sea",
-        "rain fell on the river bank",
-        "a boat on the river",
-    ]
-    others = [
-        "He read the law of the land",
-        "two men and a dog walked home",
-        "music from the church",
-        "the king had a crown",
-    ]
-    rows = [(3, n < 4, text, "river") for n, text in enumerate([*texts, *others])]
+    texts = ["She swam in the river at noon", "the old river and the sea"]
+    others = ["He read the law of the land", "music from the church"]
+    rows = [(3, n < 2, text, "river") for n, text in enumerate([*texts, *others])]
     windows = [
         (latent, fires, pieces := [word if not n else f" {word}" for n, word in enumerate(text.split())],
          [4.0 if word in piece and fires else 0.0 for piece in pieces])
@@ -318,6 +341,5 @@ def test_a_real_model_predicts_where_a_latent_fires(at_once: bool, smollm2: Path
     assert {row["error"] for row in judgements} == {None}
     assert all(0 <= value <= 9 for row in judgements for value in row["simulated"])
     by_control = {row["control"]: row["value"] for row in scored}
-    (Path("/tmp/simulate") / f"real_{at_once}.txt").write_text(str((by_control, judgements)))
     assert by_control[None] > 0.1
     assert by_control[None] > by_control["empty"]
