@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, norm, rankdata
 
+from latentlake.correlation import jackknife, pearson, pearson_interval
 from latentlake.metrics import (
     Interval,
     auroc_interval,
@@ -27,6 +28,8 @@ RATES = AUROCS = (0.5, 0.6, 0.75, 0.9)
 _CUTS = np.array([-1.0, -0.3, 0.3, 1.0])  # between five values, about the middle between two means
 _AT_ONCE = 2000  # draws
 _ROUNDING = 1e-9
+_TOKENS = 32  # of a window
+_TRUE = 40_000  # windows that stand for all, of r
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,74 @@ def _drawn(
     return above.sum(1) / pairs, variance
 
 
+def pearson_coverages(draws: int, seed: int = 0) -> list[Coverage]:
+    """Of Pearson's r over the tokens of windows, by how activations and predictions are spread, and class sizes."""
+    settings = product(SIMULATED, ((5, 5), (10, 10), (10, 0), (25, 25), (50, 0), (50, 50)))
+    return [_pearson(*each, draws, np.random.default_rng([seed, n])) for n, each in enumerate(settings)]
+
+
+def _pearson(kind: str, sizes: tuple[int, int], draws: int, chance: np.random.Generator) -> Coverage:
+    windows = sum(sizes)
+    many = [SIMULATED[kind](_TRUE // windows // 20, sizes, chance) for _ in range(20)]
+    truth = float(pearson(np.sum([each.sum((0, 1)) for each in many], axis=0)))
+    sums = SIMULATED[kind](draws, sizes, chance)
+    of_windows = sums.reshape(-1, sums.shape[-1]), np.repeat(np.arange(draws), windows)
+    found, value = pearson_interval(*of_windows), np.arctanh(pearson(sums.sum(1)))
+    halves = {
+        "jackknife": jackknife(*of_windows),
+        "Fisher, windows": norm.ppf(0.975) / np.sqrt(windows - 3),
+        "Fisher, tokens": norm.ppf(0.975) / np.sqrt(windows * _TOKENS - 3),
+    }
+    others = {
+        name: _held((np.tanh(value - half), np.tanh(value + half)), truth, np.full(draws, 1 / draws))[0]
+        for name, half in halves.items()
+    }
+    return Coverage(
+        f"pearson, {kind}",
+        *sizes,
+        f"{truth:.2f}",
+        *_held(found, truth, np.full(draws, 1 / draws)),
+        tuple(others.items()),
+    )
+
+
+def _everywhere(draws: int, sizes: tuple[int, int], chance: np.random.Generator) -> np.ndarray:
+    """Each firing window has a level, and each window a prediction of its own for all of its tokens."""
+    shape = (draws, sum(sizes), _TOKENS)
+    true = chance.exponential(1, (*shape[:2], 1)) * _firing(sizes) * chance.random(shape)
+    own = chance.normal(0, 0.6, (*shape[:2], 1)) + chance.normal(0, 0.3, shape)
+    return _sums(np.clip(true / 2 + own + 1, 0, 9), true)
+
+
+def _on_few(share: float) -> Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]:
+    """One to three tokens of a firing window are active; a share of these windows the judge finds, and in a fifth of all it is
+    sure of another token."""
+
+    def drawn(draws: int, sizes: tuple[int, int], chance: np.random.Generator) -> np.ndarray:
+        shape = (draws, sum(sizes), _TOKENS)
+        order = chance.random(shape).argsort(2).argsort(2)
+        is_active = (order < chance.integers(1, 4, (*shape[:2], 1))) & (_firing(sizes) > 0)
+        true = is_active * chance.gamma(2, 1, (*shape[:2], 1)) * chance.uniform(0.5, 1, shape)
+        is_said = is_active & (chance.random((*shape[:2], 1)) < share)
+        is_said |= (order == 5) & (chance.random((*shape[:2], 1)) < 0.2)
+        return _sums(np.where(is_said, chance.uniform(3, 9, shape), chance.exponential(0.3, shape)), true)
+
+    return drawn
+
+
+def _firing(sizes: tuple[int, int]) -> np.ndarray:
+    return np.repeat([1.0, 0.0], sizes)[None, :, None]
+
+
+def _sums(said: np.ndarray, true: np.ndarray) -> np.ndarray:
+    n = np.full(said.shape[:2], float(said.shape[2]))
+    rest = (said, true, said * said, true * true, said * true)
+    return np.stack([n, *(each.sum(2) for each in rest)], axis=-1)
+
+
+SIMULATED = {"everywhere": _everywhere, ".9 found": _on_few(0.9), ".5 found": _on_few(0.5), ".15 found": _on_few(0.15)}
+
+
 Shape = tuple[int, int]
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -159,7 +230,8 @@ def main() -> None:
     draws = parser.parse_args().draws
     print("of 95 % intervals, the share that holds what is true; * outside .93 to .97")
     print(f"{'metric':24} {'windows':>9} {'true':>10} {'held':>7} {'width':>7}   others")
-    for each in [*rate_coverages(), *auroc_coverages(draws), *auroc_coverages(draws, aurocs=(0.95, 0.98))]:
+    rows = [*rate_coverages(), *auroc_coverages(draws), *auroc_coverages(draws, aurocs=(0.95, 0.98))]
+    for each in [*rows, *pearson_coverages(min(draws, _AT_ONCE))]:
         others = ", ".join(f"{name} {coverage:.3f}" for name, coverage in each.others)
         mark = " " if 0.93 <= each.coverage <= 0.97 else "*"
         sizes = f"{each.positives}+{each.negatives}"

@@ -80,6 +80,8 @@ class Estimator:
     def _calls(self, stage: Stage, planned: Sequence[Planned]) -> _Calls:
         stale = [each for each in planned if each.state is State.STALE]
         waiting = [each for each in planned if each.state is State.WAITING]
+        if self._is_by_token(stage):  # what is prepared is but the first token's
+            waiting, stale = [*stale, *waiting], []
         calls = self._prepared(stage, stale)
         most = self._most(stage, waiting)
         if most:
@@ -108,6 +110,9 @@ class Estimator:
             self._counted |= keys
         return found
 
+    def _is_by_token(self, stage: Stage) -> bool:
+        return stage.kind == "scores" and self._flow.study.scorers[stage.constants["scorer"]].is_by_token
+
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:
         study, is_scorer = self._flow.study, stage.kind == "scores"
         choice = (
@@ -117,7 +122,8 @@ class Estimator:
         if not llms or not choice.most_calls:
             return {}
         latents = sum(self._latents(stage.values(each.partition)) for each in waiting)
-        return {llms[0]: latents * choice.most_calls} if latents else {}
+        each = study.length_of(study.samples[choice.sample]) if self._is_by_token(stage) else 1
+        return {llms[0]: latents * choice.most_calls * each} if latents else {}
 
     def _latents(self, values: Mapping[str, str]) -> int:
         """Latents of a block that are asked about, at most."""

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     ],
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
+    "latentlake/correlation": ["latentlake.metrics", "latentlake.scoring"],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
     "latentlake/stages": [
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"
-        for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
+        for name in ("choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
     ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")

@@ -168,10 +168,19 @@ def _judged(row: Row) -> str:
     truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
     if row["error"]:
         return f"{truth}, failed: {row['error']}"
+    if row["simulated"]:
+        return f"{truth}, simulated {_simulated(row)}"
     labels = {True: "yes, ", False: "no, ", None: ""}
     said = row["measure"] if row["probability"] is None else row["probability"]
     surely = "" if said is None else f"{said:.3g}, "  # a label may come without a probability
     return f"{truth}, judged {labels[row['prediction']]}{surely}misranked {_number(row['misranked'])}"
+
+
+def _simulated(row: Row) -> str:
+    """The tokens on which a latent was said to be most active."""
+    pieces = pieces_of(row["text"], row["offsets"])
+    said = [(value, -n) for n, value in enumerate(row["simulated"]) if value is not None]
+    return ", ".join(f"{pieces[-n]!r} {value:.1f}" for value, n in sorted(said, reverse=True)[:_FEW])
 
 
 def _window(head: str, row: Row) -> Iterator[str]:
@@ -196,7 +205,12 @@ def _reply(row: Row) -> str:
     logprobs = row["logprobs"]
     if logprobs is None:
         return repr(row["reply"])
-    choices = json.loads(row["sampling"]).get("choices")
+    sampling = json.loads(row["sampling"])
+    choices, after = sampling.get("choices"), sampling.get("after")
+    if choices and after:
+        found = (logprobs[start : start + len(choices)] for start in range(0, len(logprobs), len(choices)))
+        likeliest = (max(zip(own, choices, strict=True))[1] for own in found)
+        return f"likeliest of {' '.join(choices)} behind each {after!r}: {' '.join(likeliest)}"
     if choices:
         return ", ".join(f"{each!r} {value:.3f}" for each, value in zip(choices, logprobs, strict=True)) + " nats"
     return f"{sum(logprobs):.2f} nats over {len(logprobs)} tokens: {' '.join(f'{each:.1f}' for each in logprobs)}"

@@ -291,8 +291,9 @@ def _drawing(sampling: Generate, seed: int) -> dict[str, Any]:
 def _is_read(asked: _Asked, output: Any) -> bool:
     """Whether there are log-probabilities at each place: what was read from the cache has none."""
     first = asked.prompt.places[0]
-    wanted = asked.prompt.suffix[first:]
-    listed = [_listed(output.prompt_logprobs, place - len(wanted))[0][0] for place in range(len(wanted))]
+    wanted, found = asked.prompt.suffix[first:], output.prompt_logprobs
+    own = range(max(0, len(found) - len(wanted)), len(found))
+    listed = [token for place in own for token, _ in _listed(found, place)[:1]]
     is_read = asked.is_again or (output.num_cached_tokens or 0) < len(asked.prompt.prefix) + first
     if asked.is_again and listed != wanted:
         raise EngineError(

@@ -76,12 +76,18 @@ class Scorer(Choices):
         return (NONE,)
 
     @property
+    def is_by_token(self) -> bool:
+        """Whether each of `most_calls` is one for each token of a window, of which the later follow from the answers before."""
+        return False
+
+    @property
     def most_calls(self) -> int:
         """Model calls for one latent, at most, the controls' included."""
         return 0
 
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
-        """Rows of the table ``judgements``, of its columns those that there is something for, each key once.
+        """Rows of the table ``judgements``, of its columns those that there is something for, each key once; what else `score`
+        needs of each may stand in more columns.
 
         ``given``: what is held against each latent, own explanations and controls: latent, control, explanation_latent,
         explanation, and as ``error`` why there is none; of scorers that judge no explanation a row a latent.

@@ -25,7 +25,7 @@ def compute(work: Work) -> Tables:
         given = _given(explained, work.study.seed, scorer.controls)
     judgements = _whole(scorer.judgements(work, given))
     scores, slices = scorer.score(given, judgements)
-    tables = {"judgements": judgements, "scores": scores, "slices": slices}
+    tables = {"judgements": judgements.select(_judged().names()), "scores": scores, "slices": slices}
     return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
 
@@ -73,8 +73,11 @@ def _given(explained: pl.DataFrame, seed: int, controls: tuple[str, ...]) -> pl.
 
 
 def _whole(judgements: pl.DataFrame) -> pl.DataFrame:
-    """Rows with all columns of the table but the partition's."""
+    """Rows with all columns of the table but the partition's, and with those besides that the scorer makes figures of."""
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in _judged().items() if name not in judgements.columns]
+    return judgements.with_columns(missing)
+
+
+def _judged() -> pl.Schema:
     table = TABLES["judgements"]
-    schema = table.empty().drop(table.partition_by).schema
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in judgements.columns]
-    return judgements.with_columns(missing).select(schema.names())
+    return table.empty().drop(table.partition_by).schema
