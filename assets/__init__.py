@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets import (
     activations,
+    agreements,
     coder,
     contexts,
     examples,
@@ -41,6 +42,7 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "examples": examples.examples,
         "explanations": explanations.explanations,
         "scores": scores.scores,
+        "agreements": agreements.agreements,
     }
     linked = [
         with_metadata(makers[stage.kind](flow, stage), sources(flow, stage, makers[stage.kind]))

@@ -34,14 +34,15 @@ MAY_IMPORT = {
             "study_errors",
         )
     ],
-    "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "study", "tables")],
+    "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
+            "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints",
+            "metrics", "origins",
             "protocols", "sampling", "scorers", "scoring", "study", "study_corpus", "tables", "weights", "work",
         )
     ],

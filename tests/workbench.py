@@ -97,7 +97,7 @@ EVERYTHING = {
     "subject": 1, "llms": 2, "dictionaries": 1, "selections": 1, "contexts": 2, "activations": 2, "latents": 2,
     "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2, "explanations/default": 2,
     "scores/tokens/embedding": 2, "scores/default/embedding": 2, "scores/default/surprisal": 2,
-    "scores/default/detection": 2,
+    "scores/default/detection": 2, "agreements": 1,
 }  # fmt: skip
 
 
