@@ -9,10 +9,10 @@ import polars as pl
 
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import mean_half_width
-from latentlake.scoring import EMPTY, SHUFFLED
+from latentlake.scorers import EMPTY, SHUFFLED
 from latentlake.view import View
 
-By = Literal["decile", "source"]
+By = Literal["decile", "source", "target"]
 BY: tuple[str, ...] = get_args(By)
 OWN = "the latent"
 
@@ -28,7 +28,7 @@ def aggregates(
     explainer: str | None = None,
     scorer: str | None = None,
 ) -> pl.DataFrame:
-    """A row for each dictionary, explainer, scorer, metric and control, and with ``by`` for each decile or source.
+    """A row for each dictionary, explainer, scorer, metric and control, and with ``by`` for each decile, source or target.
 
     ``metric``, ``explainer``, ``scorer``: of these alone. Columns beside the groups: ``latents`` that have a score; its ``mean``
     over latents with the 95 % interval by Student's t, ``low`` and ``high``, null for a single latent; ``firing_weighted``, the

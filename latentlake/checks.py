@@ -13,7 +13,7 @@ import polars as pl
 from latentlake.flow import Stage
 from latentlake.hookpoints import neutral, site_of
 from latentlake.metrics import mean_interval
-from latentlake.scoring import SHUFFLED
+from latentlake.scorers import SHUFFLED
 from latentlake.study import Study
 from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES

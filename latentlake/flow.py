@@ -95,7 +95,7 @@ class Flow:
         stages = [*self._roots(), *self._data()]
         stages += [self._explanations(name) for name in self.study.explainers]
         stages += [
-            self._scores(explainer, name) for name, s in self.study.scorers.items() for explainer in s.explainers
+            self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
         return {stage.name: stage for stage in [*stages, *self._agreements(stages)]}
 
@@ -287,7 +287,7 @@ class Flow:
             f"scores/{explainer}/{name}",
             "scores",
             ("dictionary", "block"),
-            (Input(f"explanations/{explainer}"), *self._inputs(choice)),
+            (Input("latents" if explainer == NONE else f"explanations/{explainer}"), *self._inputs(choice)),
             ("scores", "judgements", "slices"),
             self._method_version("2", choice, {"seed": self.study.seed}),
             {"explainer": explainer, "scorer": name},

@@ -1,5 +1,9 @@
-"""Scores out of judgements: pure functions from rows of `judgements` to rows of `scores` and `slices`."""
+"""Scores out of judgements: pure functions from rows of `judgements` to rows of `scores` and `slices`.
 
+What all figures have in common is here: failures are counted, and what has no score says why (`laid_out`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import fields
 
 import polars as pl
@@ -7,12 +11,11 @@ import polars as pl
 from latentlake.metrics import LABEL_METRICS, Judged, measure
 from latentlake.tables import TABLES
 
-# the controls: what a latent's windows are held against beside its own explanation
-SHUFFLED, EMPTY = "shuffled", "empty"
 _WHO = ["latent", "control"]
 _COUNTS = [field.name for field in fields(Judged) if field.name != "variance"]
 _AT_ONCE = 512  # latents: their slices hold six times their judgements
 # what a slice has in common with all judgements is not said again: a decile the silent windows, a source the firing ones
+_SLICES = {"decile": pl.Int32, "source": pl.String, "target": pl.Float64}
 _SHARED = {"decile": "specificity", "source": "sensitivity"}
 
 
@@ -26,8 +29,22 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> 
     part = pl.col("latent").rank("dense") // _AT_ONCE
     parts = judgements.with_columns(part=part).partition_by("part") if len(judgements) else []
     found = pl.concat([_measured(each, names) for each in [*parts, judgements.clear()]])
-    is_whole = pl.col("decile").is_null() & pl.col("source").is_null()
-    wanted = given.select(*_WHO, reason="error").join(pl.DataFrame({"metric": names}), how="cross")
+    return laid_out(given, judgements, found, names)
+
+
+def laid_out(
+    given: pl.DataFrame, judgements: pl.DataFrame, found: pl.DataFrame, metrics: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `scores` and of `slices`, without the columns of the partition: every latent and control has each metric, or the
+    reason why not.
+
+    ``found``: figures of latent, control and metric: value, low, high, worst, best, n, n_failed, and as ``error`` why there is no
+    value; of a slice, its decile, source or target. Columns that there is nothing for may be left out.
+    """
+    missing = [pl.lit(None, kind).alias(by) for by, kind in _SLICES.items() if by not in found.columns]
+    found = found.with_columns(missing)
+    is_whole = pl.all_horizontal(pl.col(by).is_null() for by in _SLICES)
+    wanted = given.select(*_WHO, reason="error").join(pl.DataFrame({"metric": metrics}), how="cross")
     scores = wanted.join(found.filter(is_whole), on=[*_WHO, "metric"], how="left", nulls_equal=True)
     scores = scores.join(_failures(judgements), on=_WHO, how="left", nulls_equal=True).with_columns(
         pl.col("n", "n_failed").fill_null(0),
@@ -42,6 +59,7 @@ def _rows(found: pl.DataFrame, name: str) -> pl.DataFrame:
     """Rows as a table has them, in the order of its keys, without the columns of the partition."""
     table = TABLES[name]
     schema = table.empty().drop(table.partition_by).schema
+    found = found.with_columns(pl.lit(None, schema[name]).alias(name) for name in schema if name not in found.columns)
     return found.select(schema.names()).cast(schema).sort([key for key in table.keys if key in schema])
 
 

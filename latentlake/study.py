@@ -18,6 +18,7 @@ from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import EXPLAINERS, SCORERS
+from latentlake.scorers import NONE
 from latentlake.study_corpus import Corpus
 from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
@@ -294,6 +295,12 @@ class Study(Choices):
                 raise ValueError(
                     f"explainers.{name} reads {missing[0]}, but `{missing[0]}` is null; leave that out, or name another method"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_explainer_is_none(self) -> "Study":
+        if NONE in self.explainers:
+            raise ValueError(f"explainers.{NONE} stands for no explainer in the tables; call it otherwise")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ import polars as pl
 
 from latentlake.aggregates import aggregates, whose
 from latentlake.console import as_text, two_digits, with_interval
-from latentlake.scoring import SHUFFLED
+from latentlake.scorers import SHUFFLED
 from latentlake.view import View
 
 

@@ -137,12 +137,13 @@ _DICTIONARY = Column("dictionary", STRING, "name of the dictionary")
 _SHARD = Column("shard", STRING, "shard of the corpus, `<source>-<file>-0000`")
 _BLOCK = Column("block", INT, "block of the dictionary: `latent * blocks // width`")
 _LATENT = Column("latent", INT, "index of the latent in its dictionary")
-_EXPLAINER = Column("explainer", STRING, "name of the explainer")
+_EXPLAINER = Column("explainer", STRING, "name of the explainer; `none` where no explanation is judged")
 _SCORER = Column("scorer", STRING, "name of the scorer")
 _CONTROL = Column(
     "control",
     STRING,
-    "null for the latent's own explanation, `shuffled` for another latent's, `empty` for an empty one",
+    "null for the latent's own explanation, `shuffled` for another latent's, `empty` for an empty one; `random_direction` for "
+    "its own, where another direction than the latent's was intervened with",
     True,
 )
 _CONTEXT = Column("context", INT, "index of the context in its shard")
@@ -154,12 +155,18 @@ _MODEL = (
     Column("revision", STRING, "resolved revision; of local files, the start of their digest"),
     Column("digest", STRING, "digest of the files that make up the model"),
 )
-_METRIC = Column("metric", STRING, "`auroc`, `balanced_accuracy`, `f1`, `sensitivity` or `specificity`")
+_METRIC = Column(
+    "metric",
+    STRING,
+    "`auroc`, `balanced_accuracy`, `f1`, `sensitivity`, `specificity`; of interventions `nats` and `kl`, the divergence reached; "
+    "of simulation `pearson`; of the intruder `accuracy`; of ratings `rating`",
+)
+_TARGET = Column("target", DOUBLE, "of interventions: the mean divergence that was aimed at, nats; else null", True)
 _MEASURED = (
     Column("value", DOUBLE, "the score, null where it is not defined", True),
     Column("low", DOUBLE, "lower end of the 95 % interval", True),
     Column("high", DOUBLE, "upper end of the 95 % interval", True),
-    Column("n", LONG, "windows judged"),
+    Column("n", LONG, "windows judged; of the intruder groups of them, of ratings people"),
     Column("n_failed", LONG, "windows whose judgement failed"),
     Column("worst", DOUBLE, "the score if every failed judgement were as wrong as can be", True),
     Column("best", DOUBLE, "the score if every failed judgement were right", True),
@@ -577,10 +584,18 @@ _DECLARED = (
             Column("prediction", BOOL, "whether the judge says that it fires", True),
             Column("probability", DOUBLE, "probability that the judge gives to that", True),
             Column("measure", DOUBLE, "what the scorer measured: a cosine, or nats", True),
+            _TARGET,
+            Column("kl", DOUBLE, "of interventions: the divergence that was reached on the prompt, nats", True),
+            Column(
+                "simulated",
+                pa.list_(DOUBLE),
+                "of simulation: the activation predicted for each token of the window, null where it has no text",
+                True,
+            ),
             _ERROR,
             _CALL,
         ),
-        keys=("explainer", "scorer", *_UNIT_KEYS, "control", *_WINDOW_KEYS),
+        keys=("explainer", "scorer", *_UNIT_KEYS, "control", "target", *_WINDOW_KEYS),
         identity=(
             "latent",
             "control",
@@ -590,6 +605,9 @@ _DECLARED = (
             "prediction",
             "probability",
             "measure",
+            "target",
+            "kl",
+            "simulated",
             "error",
         ),
         partition_by=("explainer", "scorer", "dictionary", "block"),
@@ -605,6 +623,7 @@ _DECLARED = (
             _METRIC,
             *_MEASURED,
             Column("failures", FAILURES, "failed judgements by the class of their failure"),
+            Column("n_left", LONG, "windows that were not judged, since the score was decided; else null", True),
             _UNSCORED,
         ),
         keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric"),
@@ -613,8 +632,8 @@ _DECLARED = (
     ),
     Table(
         "slices",
-        "Scores of part of the judgements: of one decile of activation against all other windows, or of all activating windows "
-        "against the others of one source.",
+        "Scores of part of the judgements: of one decile of activation against all other windows, of all activating windows "
+        "against the others of one source, or of one target of an intervention.",
         (
             _EXPLAINER,
             _SCORER,
@@ -627,10 +646,11 @@ _DECLARED = (
             Column(
                 "source", STRING, "how the windows in which the latent does not fire were drawn; null for all", True
             ),
+            _TARGET,
             *_MEASURED,
             _UNSCORED,
         ),
-        keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric", "decile", "source"),
+        keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric", "decile", "source", "target"),
         identity=(),  # they follow from the judgements, as scores do, and nothing is made of them
         partition_by=("explainer", "scorer", "dictionary", "block"),
     ),

@@ -9,6 +9,7 @@ import polars as pl
 
 from latentlake.catalog import DROPPED, PUBLISHED
 from latentlake.errors import LakeError, nearest
+from latentlake.scorers import NONE
 from latentlake.tables import TABLES
 from latentlake.view import View
 
@@ -149,10 +150,10 @@ def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | No
     for kind, name in (("explainer", explainer), ("scorer", scorer)):
         if name is not None:
             _require_known(choices, f"{kind}s", kind, name)
-    explainers = list(choices["explainers"]) if explainer is None else [explainer]
+    explainers = [*choices["explainers"], NONE] if explainer is None else [explainer]
     if scorer is None:
         return explainers, list(choices["scorers"])
-    judged = choices["scorers"][scorer]["explainers"]
+    judged = choices["scorers"][scorer].get("explainers", [NONE])
     if explainer is not None and explainer not in judged:
         raise LakeError(
             f"the scorer {scorer!r} does not judge the explainer {explainer!r}, but {', '.join(judged)}; name one of "
@@ -163,7 +164,9 @@ def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | No
 
 def _models(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
     """The models that some methods use: whatever their settings name that is one."""
-    methods = [choices["explainers"][name] for name in explainers] + [choices["scorers"][name] for name in scorers]
+    methods = [choices["explainers"][name] for name in explainers if name != NONE] + [
+        choices["scorers"][name] for name in scorers
+    ]
     named = {value for settings in methods for value in settings.values() if isinstance(value, str)}
     return [name for name in choices["llms"] if name in named]
 
@@ -199,7 +202,7 @@ def _with_texts(
     judgements: pl.DataFrame, explanations: pl.DataFrame, examples: pl.DataFrame, choices: Mapping[str, Any]
 ) -> pl.DataFrame:
     """Judgements with the explanation and the text of the window that were held against each other."""
-    samples = {name: scorer["sample"] for name, scorer in choices["scorers"].items()}
+    samples = {name: scorer.get("sample") for name, scorer in choices["scorers"].items()}
     said = explanations.select("explainer", "explanation", explanation_latent="latent")
     texts = examples.select("sample", *_WINDOW, "text")
     judged = judgements.with_columns(sample=pl.col("scorer").replace_strict(samples, return_dtype=pl.String))

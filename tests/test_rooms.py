@@ -53,7 +53,8 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
     ],
     "latentlake/scorers": [
-        f"latentlake.{name}" for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "work")
+        f"latentlake.{name}"
+        for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
     ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")

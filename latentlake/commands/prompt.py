@@ -74,7 +74,7 @@ def _template(prompt: Prompt) -> Iterator[str]:
 def _stage(opened: Opened, section: str, name: str, explainer: str | None) -> Stage:
     if section == "explainers":
         return opened.flow[f"explanations/{name}"]
-    judged = opened.study.scorers[name].explainers
+    judged = opened.study.scorers[name].judged
     if explainer is not None and explainer not in judged:
         raise InputError(f"scorers.{name} does not judge the explainer {explainer!r}{nearest(explainer, judged)}")
     return opened.flow[f"scores/{explainer or judged[0]}/{name}"]

@@ -1,7 +1,8 @@
-"""Show what scores come to over latents: means with intervals, beside the controls; by decile or source if asked for.
+"""Show what scores come to over latents: means with intervals, beside the controls; by decile, source or target if asked for.
 
 A control is another latent's explanation (`shuffled`), or an empty one. Differences are of the latents' own scores from the
-control's, paired over latents. Deciles are of activation, from 0, the weakest; sources, how silent windows were drawn.
+control's, paired over latents. Deciles are of activation, from 0, the weakest; sources, how silent windows were drawn; targets,
+how far an intervention was to go.
 """
 
 import argparse
@@ -15,7 +16,9 @@ from latentlake.opened import Opened
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("--by", choices=BY, help="of each decile of activation, or source of silent windows, by itself")
+    parser.add_argument(
+        "--by", choices=BY, help="apart by decile of activation, source of silent windows, or target of an intervention"
+    )
     parser.add_argument("--metric", default="auroc", help="which metric, or `all` (auroc)")
     parser.add_argument("--explainer", help="of this explainer alone")
     parser.add_argument("--scorer", help="of this scorer alone")

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from latentlake.choices import Choices, ExplainerNames, ScoreSample
+from latentlake.digest import mix, seed_of
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -49,6 +51,9 @@ class Judgement:
     call: str | None = None
 
 
+# the controls: what stands in the place of a latent's own explanation
+SHUFFLED, EMPTY = "shuffled", "empty"
+NONE = "none"  # in the place of an explainer, where no explanation is judged
 SHOWN = ("latent", "shard", "context", "start", "source", "decile", "is_activating", "rank", "text")
 EXPLANATIONS = 3  # that a latent's windows are held against: its own, another latent's, an empty one
 
@@ -56,22 +61,57 @@ EXPLANATIONS = 3  # that a latent's windows are held against: its own, another l
 class Scorer(Choices):
     """The settings of a scorer, and what it does.
 
-    ``explainers``: whose explanations are judged. ``sample``: the windows to judge, the first ``windows`` by rank of
-    the activating ones and of the others. ``version``: raised by hand whenever the same settings would give other
-    judgements. ``is_labelling``: whether judgements have predictions, and so rates, balanced accuracy and F1.
+    ``version``: raised by hand whenever the same settings would give other judgements. ``controls``: what is judged beside the
+    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared.
     """
 
     version: ClassVar[str]
-    is_labelling: ClassVar[bool] = False
+    controls: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]]
     method: str
-    explainers: ExplainerNames
-    sample: ScoreSample
-    windows: Annotated[int, Field(ge=1)]
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The explainers whose explanations it judges."""
+        return (NONE,)
 
     @property
     def most_calls(self) -> int:
         """Model calls for one latent, at most, the controls' included."""
         return 0
+
+    def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the table ``judgements``, of its columns those that there is something for, each key once.
+
+        ``given``: what is held against each latent, own explanations and controls: latent, control, explanation_latent,
+        explanation, and as ``error`` why there is none; of scorers that judge no explanation a row a latent.
+        """
+        raise NotImplementedError
+
+    def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of ``scores`` and ``slices`` without the columns of the partition, out of rows of ``judgements``."""
+        raise NotImplementedError
+
+
+class WindowScorer(Scorer):
+    """A scorer that says of windows how well explanations fit them; scores are AUROC, by whether the latent fires in them.
+
+    ``explainers``: whose explanations are judged. ``sample``: the windows to judge, the first ``windows`` by rank of
+    the activating ones and of the others. ``is_labelling``: whether judgements have predictions, and so rates, balanced
+    accuracy and F1.
+    """
+
+    controls: ClassVar[tuple[str, ...]] = (SHUFFLED, EMPTY)
+    metrics: ClassVar[tuple[str, ...]] = ("auroc",)
+    is_labelling: ClassVar[bool] = False
+    explainers: ExplainerNames
+    sample: ScoreSample
+    windows: Annotated[int, Field(ge=1)]
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Those that are named."""
+        return self.explainers
 
     @property
     def needs(self) -> int:
@@ -92,3 +132,34 @@ class Scorer(Choices):
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """A judgement for each case, in their order. Cases of one latent and explanation stand together."""
         raise NotImplementedError
+
+    def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
+        """A row for each explanation and window, in the order of latents, controls and ranks."""
+        windows = self.shown(work.frame(f"examples/{self.sample}"))
+        windows = windows.with_columns(order=_order(windows, work.study.seed))
+        rows = given.filter(pl.col("explanation").is_not_null()).drop("error").join(windows, on="latent")
+        rows = rows.sort("latent", "control", "is_activating", "source", "rank", nulls_last=False)
+        cases = [Case(*each) for each in rows.select("latent", "explanation", "text", "control", "order").iter_rows()]
+        answers = answered(self.judge(work, cases) if cases else [])
+        return pl.concat([rows.drop("explanation", "rank", "text", "order"), answers], how="horizontal")
+
+    def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """AUROC, and of labels their rates."""
+        from latentlake.scoring import score  # scipy: a second that reading a study need not wait
+
+        return score(given, judgements, self.is_labelling)
+
+
+def answered(judgements: Sequence[Judgement]) -> pl.DataFrame:
+    """Judgements as columns, in their order."""
+    schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
+    return pl.DataFrame([vars(each) for each in judgements], schema={**schema, "call": pl.String})
+
+
+def _order(windows: pl.DataFrame, seed: int) -> pl.Series:
+    """Numbers that put windows in an order which tells nothing of them: hashes of their places in the sample, so that a window
+    that is replaced leaves the others in the prompts in which they are.
+    """
+    latents = mix(windows["latent"].to_numpy().astype(np.uint64), seed_of("order", seed))
+    places = 2 * windows["rank"].to_numpy().astype(np.uint64) + windows["is_activating"].to_numpy()
+    return pl.Series(mix(places, latents))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from latentlake.choices import EmbedderName
 from latentlake.registry import SCORERS
-from latentlake.scorers import Case, Judgement, Scorer
+from latentlake.scorers import Case, Judgement, WindowScorer
 
 if TYPE_CHECKING:
     from latentlake.work import Work
 
 
 @SCORERS.register("embedding")
-class Embedding(Scorer):
+class Embedding(WindowScorer):
     """``query``: put before the explanation, for embedders that want an instruction."""
 
     version: ClassVar[str] = "1"

@@ -17,7 +17,7 @@ from pydantic import model_validator
 from latentlake.choices import LLMName, Positive, Refers
 from latentlake.marking import in_a_line
 from latentlake.protocols import UNPARSED, Answer, Asked, Choose, Generate, Likely, Reply
-from latentlake.scorers import EXPLANATIONS, Case, Judgement, Scorer
+from latentlake.scorers import EXPLANATIONS, Case, Judgement, WindowScorer
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -28,7 +28,7 @@ _LISTED = 5  # likeliest tokens at a label's place: as many as every server give
 _MOST_CHOICES = 8  # labels of which all lists can be told an engine that knows no schema
 
 
-class Labelling(Scorer):
+class Labelling(WindowScorer):
     """``together``: windows a prompt. ``prompt``: by default the method's own, for one window or for several.
 
     Of one: ``yes``, ``no`` are the answers whose probabilities are compared. Of several: ``is_formed``: whether the engine holds

@@ -11,14 +11,14 @@ from latentlake.choices import LLMName, Refers
 from latentlake.marking import in_a_line
 from latentlake.protocols import Answer, Asked, Score
 from latentlake.registry import SCORERS
-from latentlake.scorers import EXPLANATIONS, Case, Judgement, Scorer
+from latentlake.scorers import EXPLANATIONS, Case, Judgement, WindowScorer
 
 if TYPE_CHECKING:
     from latentlake.work import Work
 
 
 @SCORERS.register("surprisal")
-class Surprisal(Scorer):
+class Surprisal(WindowScorer):
     """``neutral``: what stands in the place of the explanation for comparison."""
 
     version: ClassVar[str] = "1"

@@ -1,25 +1,30 @@
-"""Judgements of explanations, true ones and controls; the scores that follow from them are of `latentlake.scoring`."""
+"""Judgements of latents, by explanations, true ones and controls, or without; and the scores that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from latentlake.digest import mix, seed_of
-from latentlake.scorers import Case, Judgement, Scorer
-from latentlake.scoring import EMPTY, SHUFFLED, score
+from latentlake.scorers import EMPTY, NONE, SHUFFLED
+from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
+
+_GIVEN = {"latent": pl.Int32, "control": pl.String, "explanation_latent": pl.Int32, "explanation": pl.String}
 
 
 def compute(work: Work) -> Tables:
-    """What one scorer says of one explainer's explanations of one block."""
-    explained = work.frame(f"explanations/{work.stage.constants['explainer']}").sort("latent").collect()
-    scorer = work.study.scorers[work.stage.constants["scorer"]]
-    given = _given(explained, work.study.seed)
-    judgements = _judge(work, scorer, given)
-    scores, slices = score(given, judgements, scorer.is_labelling)
+    """What one scorer says of one block, by one explainer's explanations if it judges any."""
+    explainer, scorer = work.stage.constants["explainer"], work.study.scorers[work.stage.constants["scorer"]]
+    if explainer == NONE:
+        chosen = work.frame("latents").filter("is_chosen").select("latent").sort("latent").collect()
+        given = pl.concat([pl.DataFrame(schema={**_GIVEN, "error": pl.String}), chosen], how="diagonal")
+    else:
+        explained = work.frame(f"explanations/{explainer}").sort("latent").collect()
+        given = _given(explained, work.study.seed, scorer.controls)
+    judgements = _whole(scorer.judgements(work, given))
+    scores, slices = scorer.score(given, judgements)
     tables = {"judgements": judgements, "scores": scores, "slices": slices}
     return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
@@ -39,47 +44,37 @@ def partners(texts: Mapping[int, str], seed: int) -> dict[int, int]:
     return found
 
 
-def _given(explained: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Which explanation is held against which latent: its own, another's, and an empty one; with the reason where there is none.
+_Given = tuple[int, str | None, int | None, str | None, str | None]
+
+
+def _given(explained: pl.DataFrame, seed: int, controls: tuple[str, ...]) -> pl.DataFrame:
+    """Which explanation is held against which latent: its own, and the controls'; with the reason where there is none.
 
     Partners are drawn among latents that have an explanation, so that a failure costs one score and not two. What a latent
     without an explanation would make of an empty one is not asked: it could be compared with nothing.
     """
     texts = dict(zip(explained["latent"], explained["explanation"], strict=True))
     partner = partners({latent: text for latent, text in texts.items() if text is not None}, seed)
-    rows: list[tuple[int, str | None, int | None, str | None, str | None]] = []
-    for latent, text in texts.items():
-        other = partner.get(latent)
-        missing = None if text is not None else "no_explanation"
-        alone = missing or (None if other is not None else "no_partner")
-        rows.append((latent, None, latent, text, missing))
-        rows.append((latent, SHUFFLED, other, None if other is None else texts[other], alone))
-        rows.append((latent, EMPTY, None, None if missing else "", missing))
-    schema = {"latent": pl.Int32, "control": pl.String, "explanation_latent": pl.Int32, "explanation": pl.String}
-    return pl.DataFrame(rows, schema={**schema, "error": pl.String}, orient="row")
+
+    def rows() -> Iterator[_Given]:
+        for latent, text in texts.items():
+            other, missing = partner.get(latent), None if text is not None else "no_explanation"
+            alone = missing or (None if other is not None else "no_partner")
+            yield latent, None, latent, text, missing
+            for control in controls:
+                if control == SHUFFLED:
+                    yield latent, control, other, None if other is None else texts[other], alone
+                elif control == EMPTY:
+                    yield latent, control, None, None if missing else "", missing
+                else:  # the latent's own, held against something else
+                    yield latent, control, latent, text, missing
+
+    return pl.DataFrame(list(rows()), schema={**_GIVEN, "error": pl.String}, orient="row")
 
 
-def _judge(work: Work, scorer: Scorer, given: pl.DataFrame) -> pl.DataFrame:
-    """A row for each explanation and window, in the order of latents, controls and ranks."""
-    windows = scorer.shown(work.frame(f"examples/{scorer.sample}"))
-    windows = windows.with_columns(order=_order(windows, work.study.seed))
-    rows = given.filter(pl.col("explanation").is_not_null()).drop("error").join(windows, on="latent")
-    rows = rows.sort("latent", "control", "is_activating", "source", "rank", nulls_last=False)
-    cases = [Case(*each) for each in rows.select("latent", "explanation", "text", "control", "order").iter_rows()]
-    judged = scorer.judge(work, cases) if cases else []
-    schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
-    answers = pl.DataFrame([_row(each) for each in judged], schema={**schema, "call": pl.String})
-    return pl.concat([rows.drop("explanation", "rank", "text", "order"), answers], how="horizontal")
-
-
-def _order(windows: pl.DataFrame, seed: int) -> pl.Series:
-    """Numbers that put windows in an order which tells nothing of them: hashes of their places in the sample, so that a window
-    that is replaced leaves the others in the prompts in which they are.
-    """
-    latents = mix(windows["latent"].to_numpy().astype(np.uint64), seed_of("order", seed))
-    places = 2 * windows["rank"].to_numpy().astype(np.uint64) + windows["is_activating"].to_numpy()
-    return pl.Series(mix(places, latents))
-
-
-def _row(judgement: Judgement) -> dict[str, Any]:
-    return vars(judgement)
+def _whole(judgements: pl.DataFrame) -> pl.DataFrame:
+    """Rows with all columns of the table but the partition's."""
+    table = TABLES["judgements"]
+    schema = table.empty().drop(table.partition_by).schema
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in judgements.columns]
+    return judgements.with_columns(missing).select(schema.names())
