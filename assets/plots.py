@@ -119,7 +119,9 @@ def _matrix(own: pl.DataFrame) -> alt.LayerChart:
     base = alt.Chart(own.with_columns(said=said, ends=ends), width=size, height=size / 2, title=title).encode(
         alt.X("column:N", title=None, axis=alt.Axis(labelAngle=0)), alt.Y("row:N", title=None)
     )
-    color = alt.Color("value:Q", scale=alt.Scale(domain=[-1, 0, 1], range=_CORRELATIONS, interpolate="rgb"), legend=None)
+    color = alt.Color(
+        "value:Q", scale=alt.Scale(domain=[-1, 0, 1], range=_CORRELATIONS, interpolate="rgb"), legend=None
+    )
     rects = base.mark_rect().encode(color)
     return alt.LayerChart(
         layer=[

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import polars as pl
 
-from latentlake.metrics import LABEL_METRICS, Judged, measure
+from latentlake.metrics import LABEL_METRICS, Judged, mean_half_width, measure
 from latentlake.tables import TABLES
 
 _WHO = ["latent", "control"]
@@ -30,6 +30,24 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> 
     parts = judgements.with_columns(part=part).partition_by("part") if len(judgements) else []
     found = pl.concat([_measured(each, names) for each in [*parts, judgements.clear()]])
     return laid_out(given, judgements, found, names)
+
+
+def means(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Figures for `laid_out`: of each latent and control the mean of the column ``metric``, with the interval by Student's t."""
+    found = rows.group_by(_WHO).agg(
+        value=pl.col(metric).mean(), deviation=pl.col(metric).std(), n=pl.len().cast(pl.Int64)
+    )
+    n = found["n"].cast(pl.Float64).to_numpy()
+    half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
+    ends = {
+        "low": found["value"] - half,
+        "high": found["value"] + half,
+        "worst": found["value"],
+        "best": found["value"],
+    }
+    return found.select(
+        *_WHO, "value", "n", n_failed=pl.lit(0), metric=pl.lit(metric), error=pl.lit(None, pl.String), **ends
+    )
 
 
 def laid_out(

@@ -185,7 +185,7 @@ class Workbench:
     def stale(self) -> Counter[str]:
         """By asset, the partitions that are not up to date by themselves: their own recipe changed, or they are new.
 
-        A partition that is published and only waits for what comes of another is not counted.
+        A partition that is published by the same code and only waits for what comes of another is not counted.
         """
         plan = self.prepare().plan()
         return Counter(
