@@ -121,17 +121,21 @@ def cells(rows: pl.DataFrame) -> pl.DataFrame:
 def agreements_of(view: View, explainer: str | None = None, dictionary: str | None = None) -> pl.DataFrame:
     """Rows of `agreements` of a lake: those that are published where no score is younger, else made of the scores there are.
 
+    Of an explainer also the rows of scorers that judge no explanation: they stand in its matrix.
+
     Raises:
         LakeError: there are no scores of two scorers, or none of that explainer or dictionary.
     """
     found = pl.concat([_of_dictionary(view, name) for name in _dictionaries(view)] or [TABLES["agreements"].empty()])
     if found.is_empty():
         raise LakeError("no two scorers have scored the same latents; name two in the study's `scorers`, and run it")
-    for name, value in (("dictionary", dictionary), ("explainer", explainer)):
-        known = found[name].unique().sort().to_list()
-        if value is not None and value not in known:
-            raise LakeError(f"no two scorers are of the {name} {value!r}, only of {known}{nearest(value, known)}")
-        found = found.filter(pl.col(name).is_in([value, NONE])) if value is not None else found
+    asked = {"dictionary": (dictionary, [dictionary]), "explainer": (explainer, [explainer, NONE])}
+    for name, (value, kept) in asked.items():
+        if value is not None:
+            known = found[name].unique().sort().to_list()
+            if value not in known:
+                raise LakeError(f"no two scorers are of the {name} {value!r}, only of {known}{nearest(value, known)}")
+            found = found.filter(pl.col(name).is_in(kept))
     return found
 
 
