@@ -45,12 +45,14 @@ def agreements(scores: pl.LazyFrame, metrics: Mapping[str, str]) -> pl.DataFrame
             .select("latent", "value")
             .drop_nulls()
             .collect(engine="streaming")
+            .sort("latent")  # that sums come out to the same digits
             for judge in judges.select(_SCORED[1:]).iter_rows()
         }
         for explainer, one, other in pairs(values):
             who = {"dictionary": dictionary, "explainer": explainer, "scorer": one[1], "other": other[1]}
             of = {"metric": metrics[one[1]], "other_metric": metrics[other[1]]}
-            rows.append({**who, **of, **correlations(values[one].join(values[other], on="latent", suffix="_other"))})
+            both = values[one].join(values[other], on="latent", suffix="_other", maintain_order="left")
+            rows.append({**who, **of, **correlations(both)})
     table = TABLES["agreements"]
     return pl.DataFrame(rows, schema=table.empty().schema).sort(table.keys)
 

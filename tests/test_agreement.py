@@ -138,6 +138,15 @@ def test_what_judges_no_explanation_stands_beside_every_explainer() -> None:
     assert set(alone["explainer"]) == {NONE}
 
 
+def test_the_order_of_rows_changes_no_digit() -> None:
+    drawn = np.random.default_rng(1)
+    rows = scored("a", drawn.random(500).tolist()) + scored("b", drawn.random(500).tolist())
+    known = agreements(scores(rows), METRICS)
+    for _ in range(5):
+        drawn.shuffle(rows)  # type: ignore[arg-type]
+        assert agreements(scores(rows), METRICS).equals(known)
+
+
 def test_dictionaries_are_apart() -> None:
     rows = scored("a", [1, 2, 3, 4]) + scored("b", [1, 2, 4, 3])
     rows += scored("a", [1, 2, 3, 4], dictionary="e") + scored("b", [4, 3, 2, 1.5], dictionary="e")
