@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets import (
     activations,
+    agreements,
     coder,
     contexts,
     continuations,
@@ -47,6 +48,7 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "continuations": continuations.continuations,
         "explanations": explanations.explanations,
         "scores": scores.scores,
+        "agreements": agreements.agreements,
     }
     linked = [
         with_metadata(makers[stage.kind](flow, stage), sources(flow, stage, makers[stage.kind]))

@@ -30,6 +30,8 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
         return dg.StaticPartitionMapping({key: key for (keys,) in [only.values()] for key in keys})
     if set(above) == set(stage.dimensions):
         return dg.IdentityPartitionMapping()
+    if len(stage.dimensions) == 1 and stage.dimensions[0] in above:
+        return dg.MultiToSingleDimensionPartitionMapping(stage.dimensions[0])
     if len(above) == 1:
         (dimension,) = above
         if dimension in stage.dimensions:

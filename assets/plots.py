@@ -15,12 +15,15 @@ import numpy as np
 import polars as pl
 
 from latentlake.aggregates import OWN, whose
+from latentlake.agreement import cells
 from latentlake.metrics import mean_interval
 
 if TYPE_CHECKING:
     import altair as alt
 
 _WIDTH, _HEIGHT = 250, 150
+_CELL = 80  # width of a scorer in a matrix, twice its height
+_CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
 _DENSITY_BIN, _SCORE_BIN = 0.25, 0.05
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
 _TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
@@ -97,6 +100,40 @@ def training(steps: pl.DataFrame) -> alt.HConcatChart:
     x = alt.X("tokens:Q", title="tokens seen")
     unexplained = alt.Y("variance_unexplained:Q", title="share of variance unexplained", scale=alt.Scale(domainMin=0))
     return _beside(lines.encode(x, unexplained), lines.encode(x, alt.Y("dead:Q", title="dead latents")))
+
+
+def agreements(rows: pl.DataFrame) -> alt.HConcatChart:
+    """Rows of `agreements` of one dictionary: a matrix of scorers for each explainer, Spearman's correlations below the diagonal
+    and Pearson's above, with their intervals."""
+    matrices = cells(rows).partition_by("explainer", maintain_order=True)
+    return _beside(*map(_matrix, matrices))
+
+
+def _matrix(own: pl.DataFrame) -> alt.LayerChart:
+    import altair as alt
+
+    said = pl.coalesce(_figure("value"), "error")
+    ends = pl.format("[{}, {}]", _figure("low"), _figure("high")).fill_null("")
+    title = f"{own['explainer'][0]} (below: Spearman's, above: Pearson's)"
+    size = _CELL * own["row"].n_unique()
+    base = alt.Chart(own.with_columns(said=said, ends=ends), width=size, height=size / 2, title=title).encode(
+        alt.X("column:N", title=None, axis=alt.Axis(labelAngle=0)), alt.Y("row:N", title=None)
+    )
+    color = alt.Color(
+        "value:Q", scale=alt.Scale(domain=[-1, 0, 1], range=_CORRELATIONS, interpolate="rgb"), legend=None
+    )
+    rects = base.mark_rect().encode(color)
+    return alt.LayerChart(
+        layer=[
+            rects,
+            base.mark_text(dy=-5).encode(text="said:N"),
+            base.mark_text(dy=8, fontSize=9).encode(text="ends:N"),
+        ]
+    )
+
+
+def _figure(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Decimal(10, 2)).cast(pl.String)
 
 
 def _by_decile(judgements: pl.DataFrame, color: alt.Color) -> alt.LayerChart:
@@ -176,10 +213,10 @@ def _scale(colors: dict[str, str]) -> alt.Scale:
     return alt.Scale(domain=list(colors), range=list(colors.values()))
 
 
-def _beside(left: Any, right: Any) -> alt.HConcatChart:
-    """Two charts as one picture, on white in the dark theme too."""
+def _beside(*charts: Any) -> alt.HConcatChart:
+    """Charts as one picture, on white in the dark theme too."""
     import altair as alt
 
-    chart = alt.HConcatChart(hconcat=[left, right])
+    chart = alt.HConcatChart(hconcat=list(charts))
     chart.config = alt.Config(background="white", aria=False, axis=alt.AxisConfig(grid=False))
     return chart

@@ -6,6 +6,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from assets.events import asset_key
 from latentlake.flow import Flow, Stage
 
+_OF_ALL_BLOCKS = "agreements"
 # name → what it does, kinds of stages (None: all)
 JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "everything": ("The whole flow.", None),
@@ -22,7 +23,10 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
         ),
     ),
     "explain": ("Explanations of the chosen latents.", ("explanations",)),
-    "rescore": ("Judgements and scores of the explanations there are.", ("scores",)),
+    "rescore": (
+        "Judgements and scores of the explanations there are, and how far scorers agree.",
+        ("scores", _OF_ALL_BLOCKS),
+    ),
 }
 
 
@@ -36,11 +40,18 @@ def asset_jobs(flow: Flow) -> dict[str, UnresolvedAssetJobDefinition]:
     """The jobs in the UI, by name. Dagster has them only of assets that are partitioned alike; the others are for the run
     entry, and in the UI assets of all kinds are materialized from the graph.
     """
+    selected = {name: _by_blocks(flow, name) for name in JOBS}
     return {
-        name: dg.define_asset_job(name, _selection(stages_of(flow, name)), description=description)
-        for name, (description, _) in JOBS.items()
-        if len({stage.dimensions for stage in stages_of(flow, name)}) == 1
+        name: dg.define_asset_job(name, _selection(stages), description=JOBS[name][0])
+        for name, stages in selected.items()
+        if len({stage.dimensions for stage in stages}) == 1
     }
+
+
+def _by_blocks(flow: Flow, job: str) -> list[Stage]:
+    """The stages of a job without the one that has what all blocks came to: beside the others it would keep them from being a
+    job in the UI."""
+    return [stage for stage in stages_of(flow, job) if stage.kind != _OF_ALL_BLOCKS]
 
 
 def _selection(stages: list[Stage]) -> dg.AssetSelection:

@@ -7,6 +7,7 @@ keys (the keys listed in ``keys`` where given; for ``shard``, the shards in use,
 To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -97,7 +98,7 @@ class Flow:
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
-        return {stage.name: stage for stage in stages}
+        return {stage.name: stage for stage in [*stages, *self._agreements(stages)]}
 
     def used_shards(self, shards: Sequence[str]) -> tuple[str, ...]:
         """The shards that `latents` and everything after it reads, of those registered, in order of registration."""
@@ -324,6 +325,26 @@ class Flow:
             self._method_version("2", choice, {"seed": self.study.seed}),
             {"explainer": explainer, "scorer": name},
         )
+
+    def _agreements(self, stages: Sequence[Stage]) -> list[Stage]:
+        """How far scorers agree, where two judge the explanations of one explainer, or none; other scores are not read.
+
+        Inputs are in the order of their names, which are part of the code: scorers may change places in the study, but not names.
+        """
+        scored = [stage for stage in stages if stage.kind == "scores"]
+        judges = Counter(stage.constants["explainer"] for stage in scored)
+        paired = {
+            stage.name: self.study.scorers[stage.constants["scorer"]].metrics[0]
+            for stage in scored
+            if (
+                len(scored)
+                if stage.constants["explainer"] == NONE
+                else judges[stage.constants["explainer"]] + judges[NONE]
+            )
+            > 1
+        }
+        inputs, code = tuple(map(Input, sorted(paired))), _version("1", paired)
+        return [Stage("agreements", "agreements", ("dictionary",), inputs, ("agreements",), code)] if paired else []
 
     def _inputs(self, choice: Choices) -> tuple[Input, ...]:
         """The samples and models that a sample, explainer or scorer refers to, each once."""

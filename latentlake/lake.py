@@ -243,6 +243,8 @@ class Lake:
         delta = self._open(name) or self._create(table)
         self._complete(name, delta)
         fence()
+        # a table of an older latentlake may describe its columns in other words, which a writer must not contradict
+        rows = rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
         properties = _writer_properties(table.layout)
         commit = CommitProperties(custom_metadata=dict(facts), max_commit_retries=100)
         try:

@@ -28,7 +28,9 @@ from latentlake.study import Study
 from latentlake.study_dictionaries import Dictionary, Training
 
 # kinds of stages that take something from outside the lake
-OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts", "explanations")
+OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts", "explanations", "scores")
+_METHODS = {"explanations": ("explainers", "explainer"), "scores": ("scorers", "scorer")}
+_SAYINGS = {"explainers": imported.EXPLANATION, "scorers": imported.RATING}
 
 
 @dataclass(frozen=True)
@@ -141,24 +143,25 @@ class Origins:
         return CoderFacts("planted", None, None, made, own)
 
     @cache  # noqa: B019 - as above
-    def imported(self, explainer: str, dictionary: str) -> imported.File | None:
-        """The file of explanations that an explainer has of a dictionary, looked at from end to end; None where it has none.
+    def imported(self, section: str, method: str, dictionary: str) -> imported.File | None:
+        """The file that a method has of a dictionary, looked at from end to end: of an explainer one of explanations, of a scorer
+        one of ratings; None where it has none.
 
         Raises:
-            InputError: the file cannot be read, or explains a latent that is not there.
+            InputError: the file cannot be read, or speaks of a latent that is not there.
         """
-        name = getattr(self.study.explainers[explainer], "files", {}).get(dictionary)
+        name = getattr(getattr(self.study, section)[method], "files", {}).get(dictionary)
         if name is None:
             return None
-        where = f"explainers.{explainer}.files.{dictionary}"
+        where, saying = f"{section}.{method}.files.{dictionary}", _SAYINGS[section]
         try:
-            file = imported.look(self.study.home / name, self._facts)
+            file = imported.look(self.study.home / name, saying, self._facts)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         width = self.dictionary(dictionary).facts.width
         if file.last >= width:
             raise InputError(
-                f"{where}: {file.path} explains the latent {file.last:,}, and the dictionary has {width:,}; "
+                f"{where}: {file.path} {saying.does} the latent {file.last:,}, and the dictionary has {width:,}; "
                 "name the file made for it"
             )
         return file
@@ -231,8 +234,9 @@ class Origins:
             choice = self.study.dictionaries[values["dictionary"]]
             read = self.dictionary(values["dictionary"]).digest
             return digest([read, *_hookpoints(choice), choice.control])
-        if kind == "explanations":
-            file = self.imported(values["explainer"], values["dictionary"])
+        if kind in _METHODS:
+            section, of = _METHODS[kind]
+            file = self.imported(section, values[of], values["dictionary"])
             return None if file is None else file.sha256
         if kind == "coder":
             choice = self.study.dictionaries[values["dictionary"]]

@@ -32,6 +32,24 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> 
     return laid_out(given, judgements, found, names)
 
 
+def means(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Figures for `laid_out`: of each latent and control the mean of the column ``metric``, with the interval by Student's t."""
+    found = rows.group_by(_WHO).agg(
+        value=pl.col(metric).mean(), deviation=pl.col(metric).std(), n=pl.len().cast(pl.Int64)
+    )
+    n = found["n"].cast(pl.Float64).to_numpy()
+    half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
+    ends = {
+        "low": found["value"] - half,
+        "high": found["value"] + half,
+        "worst": found["value"],
+        "best": found["value"],
+    }
+    return found.select(
+        *_WHO, "value", "n", n_failed=pl.lit(0), metric=pl.lit(metric), error=pl.lit(None, pl.String), **ends
+    )
+
+
 def laid_out(
     given: pl.DataFrame, judgements: pl.DataFrame, found: pl.DataFrame, metrics: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:

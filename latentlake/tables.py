@@ -180,6 +180,14 @@ _MEASURED = (
     Column("best", DOUBLE, "the score if every failed judgement were right", True),
 )
 _FIGURES = tuple(column.name for column in _MEASURED)
+_CORRELATIONS = (
+    Column("spearman", DOUBLE, "Spearman's rank correlation, null where there is none", True),
+    Column("spearman_low", DOUBLE, "lower end of the 95 % interval, null also at -1 and 1", True),
+    Column("spearman_high", DOUBLE, "upper end", True),
+    Column("pearson", DOUBLE, "Pearson's correlation", True),
+    Column("pearson_low", DOUBLE, "lower end of the 95 % interval", True),
+    Column("pearson_high", DOUBLE, "upper end", True),
+)
 _UNSCORED = Column("error", STRING, "why there is no score, null where there is one", True)
 _UNIT = (_DICTIONARY, _BLOCK, _LATENT)
 _UNIT_KEYS = ("dictionary", "block", "latent")
@@ -739,6 +747,40 @@ _DECLARED = (
         keys=("explainer", "scorer", *_UNIT_KEYS, "control", "metric", "decile", "source", "target"),
         identity=(),  # they follow from the judgements, as scores do, and nothing is made of them
         partition_by=("explainer", "scorer", "dictionary", "block"),
+    ),
+    Table(
+        "agreements",
+        "How far two scorers agree: correlations over latents of their scores, each in its main metric, of the latents' own "
+        "explanations. A row two scorers that judge the explanations of one explainer, or none.",
+        (
+            _DICTIONARY,
+            Column("explainer", STRING, "name of the explainer; `none` where neither judges an explanation"),
+            _SCORER,
+            Column("other", STRING, "name of the other scorer, which comes after it in the alphabet"),
+            Column("metric", STRING, "metric of the scorer"),
+            Column("other_metric", STRING, "metric of the other"),
+            Column("latents", LONG, "latents that have both scores"),
+            *_CORRELATIONS,
+            Column(
+                "error",
+                STRING,
+                "why there is no correlation: `few_latents`, fewer than 4, or `constant`, one scorer gives all the same; null "
+                "where there is one",
+                True,
+            ),
+        ),
+        keys=("dictionary", "explainer", "scorer", "other"),
+        identity=(
+            "explainer",
+            "scorer",
+            "other",
+            "metric",
+            "other_metric",
+            "latents",
+            *(column.name for column in _CORRELATIONS),
+            "error",
+        ),
+        partition_by=("dictionary",),
     ),
     Table(
         "partitions",

@@ -252,7 +252,8 @@ def _versions(view: View, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFram
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
     latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
-    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]))
+    # agreements are made of scores, and not the other way round
+    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]), pl.col("asset") != "agreements")
     others = (
         latest.select("asset", "partition", "where")
         .explode("where", empty_as_null=False)

@@ -28,6 +28,6 @@ def dagster_stale(
 
 
 def is_published(plan: Plan, planned: Planned) -> bool:
-    """Whether a partition is published, up to date or not."""
+    """Whether a partition is published by the code that there is, up to date or not."""
     published = plan.publications.get((planned.stage.name, planned.partition))
-    return published is not None and published.is_published
+    return published is not None and published.is_published and published.code_version == planned.stage.code_version

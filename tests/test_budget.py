@@ -87,6 +87,6 @@ def test_a_run_stops_with_what_to_do_and_goes_on_when_the_budget_is_raised(mater
     made = len(materialized.llm.made)
     assert made == 20
     materialized.study["budget"] = {"calls": 1000}
-    assert materialized.run() == {"scores/default/detection": 2}
+    assert materialized.run() == {"scores/default/detection": 2, "agreements": 1}
     calls = materialized.lake.open("tiny").scan("calls").filter(asset="scores/default/detection")
     assert calls.select(pl.col("key").is_duplicated().any()).collect().item() is False

@@ -120,7 +120,7 @@ def test_a_changed_prompt(history: History) -> None:
     assert found.prompts["prompt"].to_list() == ["pattern.txt"]
     assert found.prompts["old"][0] != found.prompts["new"][0]
     scores = ["scores/default/embedding", "scores/default/surprisal", "scores/default/detection"]
-    assert kinds_of(found) == {asset: {"changed"} for asset in ("explanations/default", *scores)}
+    assert kinds_of(found) == {asset: {"changed"} for asset in ("explanations/default", *scores, "agreements")}
     for asset in kinds_of(found):
         assert roots_of(found, asset) == {("explanations/default", None, "code version")}
     cause = causes_of(found, scores[0])[0].cause
@@ -176,7 +176,7 @@ def test_an_added_scorer(history: History) -> None:
     assert found.study["path"].to_list() == ["scorers.short"]
     assert found.study["old"].to_list() == [None]
     assert json.loads(found.study["new"][0])["method"] == "embedding"
-    assert kinds_of(found) == {"scores/tokens/short": {"added"}}
+    assert kinds_of(found) == {"scores/tokens/short": {"added"}, "agreements": {"changed"}}
     assert roots_of(found, "scores/tokens/short") == {("scores/tokens/short", None, "new in the study")}
     assert found.explanations.is_empty()
     assert set(found.scores.select("kind", "scorer", "old").rows()) == {("added", "short", None)}
@@ -187,7 +187,7 @@ def test_a_removed_scorer(history: History) -> None:
     found = history.diff(scorer_removed)
     assert found.study["path"].to_list() == ["scorers.surprisal"]
     assert found.study["new"].to_list() == [None]
-    assert kinds_of(found) == {"scores/default/surprisal": {"removed"}}
+    assert kinds_of(found) == {"scores/default/surprisal": {"removed"}, "agreements": {"changed"}}
     assert roots_of(found, "scores/default/surprisal") == {("scores/default/surprisal", None, "no longer in the study")}
     assert set(found.scores.select("kind", "scorer", "new").rows()) == {("removed", "surprisal", None)}
 

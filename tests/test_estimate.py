@@ -137,7 +137,7 @@ def test_prune_deletes_what_is_no_longer_in_the_study(
     materialized.study["scorers"]["surprisal"] = {
         "method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
     }  # fmt: skip
-    assert materialized.run() == {"scores/default/surprisal": 2}
+    assert materialized.run() == {"scores/default/surprisal": 2, "agreements": 1}
     assert materialized.llm.made == []  # the ledger remembers
 
 

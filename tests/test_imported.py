@@ -12,7 +12,7 @@ from latentlake.errors import InputError, StudyError
 from latentlake.explainers import Hypothesis
 from latentlake.explainers.imported import Imported
 from latentlake.files import FileFacts
-from latentlake.imported import File, look
+from latentlake.imported import EXPLANATION, File, Saying, look
 from tests.workbench import LATENTS, Workbench
 
 ENTRIES = [(7, "of seven"), (0, " of nought \n"), (12, None)]
@@ -42,8 +42,8 @@ def as_gzip(path: Path) -> None:
 FORMS = {"a.json": as_json, "a.jsonl": as_lines, "a.csv": as_csv, "a.parquet": as_parquet, "a.json.gz": as_gzip}
 
 
-def looked(path: Path) -> File:
-    return look(path, FileFacts(path.parent / "cache"))
+def looked(path: Path, saying: Saying = EXPLANATION) -> File:
+    return look(path, saying, FileFacts(path.parent / "cache"))
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -87,8 +87,8 @@ def test_a_changed_prompt_launches_the_explainer_and_then_what_depended_on_it(ma
     daemon = Daemon(materialized)
     order = daemon.run(daemon.night())
     assert order[0] == "explanations/default"
-    assert sorted(order[1:]) == [f"scores/default/{name}" for name in ("detection", "embedding", "surprisal")]
-    assert daemon.computed() == dict.fromkeys(order, 2)
+    assert sorted(order[1:-1]) == [f"scores/default/{name}" for name in ("detection", "embedding", "surprisal")]
+    assert daemon.computed() == {**dict.fromkeys(order[:-1], 2), "agreements": 1}
 
 
 def test_what_turns_out_unchanged_is_not_launched(materialized: Workbench) -> None:
@@ -113,10 +113,10 @@ def test_failed_calls_are_made_again_once_a_launch(materialized: Workbench) -> N
     path.write_text(path.read_text().replace("Answer yes or no.", "Say yes or no."))
     materialized.llm.fails = True
     daemon = Daemon(materialized)
-    assert daemon.run(daemon.night()) == ["scores/default/detection"]
+    assert daemon.run(daemon.night()) == ["scores/default/detection", "agreements"]
     materialized.llm.fails = False
     later = Daemon(materialized)
-    assert later.run(later.night(hour=3)) == ["scores/default/detection"]
+    assert later.run(later.night(hour=3)) == ["scores/default/detection", "agreements"]
     assert materialized.stale() == {}
 
 
@@ -216,7 +216,10 @@ def test_a_job_of_the_run_entry_computes_its_stages_alone(materialized: Workbenc
         path.write_text(path.read_text() + " ")
     run = materialized.prepare()
     run.execute("rescore")
-    assert {name: n for name, n in run.progress.computed.items() if n} == {"scores/default/detection": 2}
+    assert {name: n for name, n in run.progress.computed.items() if n} == {
+        "scores/default/detection": 2,
+        "agreements": 1,
+    }
 
 
 def test_schedule_and_sensor_are_off_until_they_are_switched_on(workbench: Workbench) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -230,3 +231,14 @@ def test_a_table_without_a_column_that_is_needed_is_refused(lake: Lake) -> None:
     DeltaTable.create(lake.path("partitions"), schema=older)
     with pytest.raises(LakeError, match=r"lacks the columns recipe: an older latentlake"):
         lake.scan("partitions")
+
+
+def test_a_column_may_be_described_in_other_words_than_when_its_table_was_made(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake, "e", 0, "before")
+    table = TABLES["explanations"]
+    columns = tuple(replace(column, doc=f"{column.doc}, in other words") for column in table.columns)
+    monkeypatch.setitem(TABLES, "explanations", replace(table, columns=columns))
+    put(lake, "e", 1, "after")
+    assert texts(lake) == [("e", 0, "before"), ("e", 1, "after")]

@@ -12,7 +12,9 @@ from resources.lake import LakeResource
 from tests.workbench import EVERYTHING, LATENTS, WIDTH, Workbench
 
 EXAMPLES_AND_BELOW = {
-    name: n for name, n in EVERYTHING.items() if name.split("/")[0] in ("examples", "explanations", "scores")
+    name: n
+    for name, n in EVERYTHING.items()
+    if name.split("/")[0] in ("examples", "explanations", "scores", "agreements")
 }
 
 
@@ -102,11 +104,12 @@ DOWNSTREAM_OF_EXPLANATIONS = {
     "scores/default/embedding": 2,
     "scores/default/surprisal": 2,
     "scores/default/detection": 2,
+    "agreements": 1,
 }
 ONE_DICTIONARY = {name: n for name, n in EVERYTHING.items() if name not in ("subject", "llms", "contexts")}
 
-SCORES = {name: n for name, n in EVERYTHING.items() if name.startswith("scores/")}
-BY_BLOCK = {name: 3 for name in EVERYTHING if name == "latents" or name in EXAMPLES_AND_BELOW}
+SCORES = {name: n for name, n in EVERYTHING.items() if name.startswith(("scores/", "agreements"))}
+BY_BLOCK = {name: 3 for name in EVERYTHING if name == "latents" or name in EXAMPLES_AND_BELOW} | {"agreements": 1}
 
 # What lies outside the lake (weights, files) or is done to it by hand Dagster cannot see; the plan can.
 OUTSIDE = {
@@ -117,11 +120,11 @@ OUTSIDE = {
 # change → partitions computed, by asset
 CHANGES: list[tuple[Callable[[Workbench], None], dict[str, int]]] = [
     (comment, {}),
-    (prompt_of_detection, {"scores/default/detection": 2}),
+    (prompt_of_detection, {"scores/default/detection": 2, "agreements": 1}),
     (prompt_of_explainer, {"explanations/default": 2, **DOWNSTREAM_OF_EXPLANATIONS}),
-    (scorer_added, {"scores/tokens/short": 2}),
-    (scorer_removed, {}),
-    (scorer_judges_another_explainer, {"scores/tokens/surprisal": 2}),
+    (scorer_added, {"scores/tokens/short": 2, "agreements": 1}),
+    (scorer_removed, {"agreements": 1}),
+    (scorer_judges_another_explainer, {"scores/tokens/surprisal": 2, "agreements": 1}),
     (shard_added, {"contexts": 1, "activations": 1}),
     (dictionary_added, ONE_DICTIONARY),
     (weights_changed, ONE_DICTIONARY | {"selections": 0}),
@@ -157,7 +160,7 @@ def test_with_another_version_of_its_code_a_scorer_is_computed_again(
 ) -> None:
     monkeypatch.setattr(Detection, "version", "changed")
     assert materialized.dagster_stale() == {"scores/default/detection": 2}
-    assert materialized.run() == {"scores/default/detection": 2}
+    assert materialized.run() == {"scores/default/detection": 2, "agreements": 1}
     assert materialized.dagster_stale() == {}
 
 

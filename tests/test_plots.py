@@ -199,7 +199,7 @@ def test_events_say_how_long_and_runs_say_why(materialized: Workbench) -> None:
     first = events(materialized, "contexts")[0]
     assert first.metadata["seconds"].value > 0
     materialized.study["scorers"]["detection"]["windows"] = 3
-    assert materialized.run() == {"scores/default/detection": 2}
+    assert materialized.run() == {"scores/default/detection": 2, "agreements": 1}
     runs = [run.tags[REASON_TAG] for run in materialized.instance.get_runs(limit=100) if REASON_TAG in run.tags]
     assert "not computed yet" in runs
     assert any(reason.startswith("code version ") for reason in runs)

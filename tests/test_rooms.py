@@ -43,9 +43,9 @@ MAY_IMPORT = {
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "metrics", "origins",
-            "protocols", "sampling", "scorers", "steering", "study", "study_corpus", "study_interventions", "tables", "weights",
-            "work",
+            "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints",
+            "metrics", "origins", "protocols", "sampling", "scorers", "scoring", "steering", "study", "study_corpus",
+            "study_interventions", "tables", "weights", "work",
         )
     ],
     "latentlake/sampling": [

@@ -97,7 +97,7 @@ EVERYTHING = {
     "subject": 1, "llms": 2, "dictionaries": 1, "selections": 1, "contexts": 2, "activations": 2, "latents": 2,
     "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2, "explanations/default": 2,
     "scores/tokens/embedding": 2, "scores/default/embedding": 2, "scores/default/surprisal": 2,
-    "scores/default/detection": 2,
+    "scores/default/detection": 2, "agreements": 1,
 }  # fmt: skip
 
 
@@ -185,7 +185,7 @@ class Workbench:
     def stale(self) -> Counter[str]:
         """By asset, the partitions that are not up to date by themselves: their own recipe changed, or they are new.
 
-        A partition that is published and only waits for what comes of another is not counted.
+        A partition that is published by the same code and only waits for what comes of another is not counted.
         """
         plan = self.prepare().plan()
         return Counter(

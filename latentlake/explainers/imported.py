@@ -28,7 +28,7 @@ class Imported(Explainer):
 
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """One hypothesis a latent."""
-        file = work.origins.imported(work.stage.constants["explainer"], work.dictionary)
+        file = work.origins.imported("explainers", work.stage.constants["explainer"], work.dictionary)
         if file is None:
             return {latent: [self._hypothesis(False, None)] for latent in latents}
         rows = work.shared(("imported", work.dictionary), file.read)

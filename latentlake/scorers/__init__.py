@@ -85,6 +85,10 @@ class Scorer(Choices):
         """Model calls for one latent, at most, the controls' included."""
         return 0
 
+    def known(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
+        """``given`` with what is known of latents beforehand, in more columns, and as ``error`` why nothing is to be judged."""
+        return given
+
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """Rows of the table ``judgements``, of its columns those that there is something for, each key once; what else `score`
         needs of each may stand in more columns.

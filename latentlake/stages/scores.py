@@ -23,6 +23,7 @@ def compute(work: Work) -> Tables:
     else:
         explained = work.frame(f"explanations/{explainer}").sort("latent").collect()
         given = _given(explained, work.study.seed, scorer.controls)
+    given = scorer.known(work, given)
     judgements = _whole(scorer.judgements(work, given))
     scores, slices = scorer.score(given, judgements)
     tables = {"judgements": judgements.select(_judged().names()), "scores": scores, "slices": slices}

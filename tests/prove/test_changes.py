@@ -14,7 +14,7 @@ import pytest
 from latentlake.fakes import write_coder
 from tests.prove.quickstart import Quickstart
 
-SCORES = {f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisal", "detection")}
+SCORES = {**{f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisal", "detection")}, "agreements": 1}
 SMALL = {"scores/default/small": 2}
 BELOW = {
     "logits": 2, "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2,
@@ -89,8 +89,8 @@ def more_latents(quickstart: Quickstart) -> None:
 CHANGES: list[tuple[Callable[[Quickstart], None], dict[str, int]]] = [
     (nothing, {}),
     (comment, {}),
-    (prompt_of_detection, {"scores/default/detection": 2}),
-    (scorer_added, SMALL),
+    (prompt_of_detection, {"scores/default/detection": 2, "agreements": 1}),
+    (scorer_added, {**SMALL, "agreements": 1}),
     (prompt_of_explainer, {"explanations/default": 2, **SCORES, **SMALL}),
     (shard_added_doubling, {"contexts": 1, "activations": 1}),
     (refresh_all, {**CHECKED, **NEAR, "latents": 2, **BELOW, **SMALL}),

@@ -12,7 +12,12 @@ from latentlake.catalog import Catalog
 from tests.prove.tiny import Tiny, tiny_study
 from tests.workbench import EVERYTHING, Workbench
 
-SCORES = {"scores/default/embedding": 2, "scores/default/surprisal": 2, "scores/default/detection": 2}
+SCORES = {
+    "scores/default/embedding": 2,
+    "scores/default/surprisal": 2,
+    "scores/default/detection": 2,
+    "agreements": 1,
+}
 
 
 def nothing(_: Tiny) -> None:
@@ -35,7 +40,7 @@ def prompt_of_explainer(tiny: Tiny) -> None:
 CHANGES: list[tuple[Callable[[Tiny], None], bool, dict[str, int], set[str]]] = [
     (nothing, False, {}, set()),
     (new_shard, False, {"contexts": 1, "activations": 1}, {"new shards"}),
-    (prompt_of_detection, True, {"scores/default/detection": 2}, {"nightly"}),
+    (prompt_of_detection, True, {"scores/default/detection": 2, "agreements": 1}, {"nightly"}),
     (prompt_of_explainer, True, {"explanations/default": 2, **SCORES}, {"nightly"}),
 ]
 
