@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import polars as pl
 
-from latentlake.metrics import LABEL_METRICS, Judged, measure
+from latentlake.metrics import LABEL_METRICS, Judged, measure, share
 from latentlake.tables import TABLES
 
 _WHO = ["latent", "control"]
@@ -30,6 +30,24 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame, is_labelling: bool) -> 
     parts = judgements.with_columns(part=part).partition_by("part") if len(judgements) else []
     found = pl.concat([_measured(each, names) for each in [*parts, judgements.clear()]])
     return laid_out(given, judgements, found, names)
+
+
+def shares(given: pl.DataFrame, judgements: pl.DataFrame, metric: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `scores` and of `slices`, without the columns of the partition, of judgements whose ``prediction`` says whether the
+    judge was right: the share of these, of all and by decile and source.
+    """
+    failed, hits = pl.col("error").is_not_null(), pl.col("prediction").fill_null(False)
+    counts = pl.concat(
+        [
+            judgements.group_by(*_WHO, *by).agg(n=pl.len().cast(pl.Int64), n_failed=failed.sum(), hits=hits.sum())
+            for by in ([], ["decile"], ["source"])
+        ],
+        how="diagonal",
+    )
+    n, wrong, right = (counts[name].cast(pl.Float64).to_numpy() for name in ("n", "n_failed", "hits"))
+    found = counts.hstack(pl.DataFrame(vars(share(right, n - wrong, wrong))).fill_nan(None))
+    reason = pl.when(pl.col("value").is_null()).then(pl.lit("all_failed"))
+    return laid_out(given, judgements, found.with_columns(metric=pl.lit(metric), error=reason), [metric])
 
 
 def laid_out(

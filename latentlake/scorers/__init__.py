@@ -62,12 +62,14 @@ class Scorer(Choices):
     """The settings of a scorer, and what it does.
 
     ``version``: raised by hand whenever the same settings would give other judgements. ``controls``: what is judged beside the
-    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared.
+    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared, and its value
+    is ``chance`` where the judge knows nothing, if there is such a value.
     """
 
     version: ClassVar[str]
     controls: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]]
+    chance: ClassVar[float | None] = None
     method: str
 
     @property
@@ -103,6 +105,7 @@ class WindowScorer(Scorer):
 
     controls: ClassVar[tuple[str, ...]] = (SHUFFLED, EMPTY)
     metrics: ClassVar[tuple[str, ...]] = ("auroc",)
+    chance: ClassVar[float | None] = 0.5
     is_labelling: ClassVar[bool] = False
     explainers: ExplainerNames
     sample: ScoreSample
@@ -154,6 +157,11 @@ def answered(judgements: Sequence[Judgement]) -> pl.DataFrame:
     """Judgements as columns, in their order."""
     schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
     return pl.DataFrame([vars(each) for each in judgements], schema={**schema, "call": pl.String})
+
+
+def without_few(given: pl.DataFrame) -> pl.DataFrame:
+    """``given``, with the reason for latents of which nothing is judged: they have too few windows."""
+    return given.with_columns(error=pl.coalesce("error", pl.lit("few_windows")))
 
 
 def _order(windows: pl.DataFrame, seed: int) -> pl.Series:
