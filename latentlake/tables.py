@@ -554,8 +554,8 @@ _DECLARED = (
     ),
     Table(
         "judgements",
-        "One row a judged window; of the intruder a row a trial, with the place and source of the window in which the latent does "
-        "not fire.",
+        "One row a judged window; of the intruder a row a trial, with the place and source of the window in which the latent "
+        "does not fire.",
         (
             _EXPLAINER,
             _SCORER,
