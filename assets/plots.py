@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from importlib.util import find_spec
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 250, 150
 _CELL = 80  # width of a scorer in a matrix, twice its height
 _CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
-_DENSITY_BIN, _SCORE_BIN = 0.25, 0.05
+_DENSITY_BIN = 0.25
+_SCORE_BINS = 20
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
 _TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
 _EXPLANATIONS = {OWN: "#4c78a8", "another latent": "#f58518", "nothing": "#bab0ac"}
@@ -64,28 +66,32 @@ def latents(rows: pl.DataFrame) -> alt.HConcatChart:
     return _beside(histogram, alt.LayerChart(layer=[shares.mark_bar().encode(color), labels]))
 
 
-def scores(rows: pl.DataFrame, judgements: pl.DataFrame) -> alt.HConcatChart:
-    """Rows of `scores` and of `judgements`: AUROC of latents, and judgements by decile of activation, each of the latent's
+def scores(
+    rows: pl.DataFrame, judgements: pl.DataFrame, metric: str = "auroc", chance: float | None = 0.5
+) -> alt.HConcatChart:
+    """Rows of `scores` and of `judgements`: one metric of latents, and judgements by decile of activation, each of the latent's
     own explanation and of the controls.
 
     Dashed: chance, and the judgements of windows in which the latent does not fire.
     """
     import altair as alt
 
-    legend = alt.Legend(orient="right", title="explanation of")
+    legend = alt.Legend(orient="right", title="explanation of") if rows["control"].count() else None
     color = alt.Color("explanation of:N", scale=_scale(_EXPLANATIONS), legend=legend)
+    title = {"auroc": "AUROC"}.get(metric, metric)
     histogram = (
-        _chart(aurocs(rows))
+        _chart(histogram_of(rows, metric))
         .mark_bar(opacity=0.6)
         .encode(
-            alt.X("low:Q", bin="binned", title="AUROC", scale=alt.Scale(domain=[0, 1])),
+            alt.X("low:Q", bin="binned", title=title, scale=alt.Scale(domain=ends_of(rows, metric))),
             alt.X2("high"),
             alt.Y("latents:Q", stack=None, axis=alt.Axis(tickMinStep=1)),
             color,
         )
     )
-    chance = _chart(pl.DataFrame({"auroc": [0.5]})).mark_rule(strokeDash=[4, 3]).encode(x="auroc:Q")
-    return _beside(alt.LayerChart(layer=[histogram, chance]), _by_decile(judgements, color))
+    at_chance = [] if chance is None else [chance]
+    line = _chart(pl.DataFrame({metric: at_chance})).mark_rule(strokeDash=[4, 3]).encode(x=f"{metric}:Q")
+    return _beside(alt.LayerChart(layer=[histogram, line]), _by_decile(judgements, color))
 
 
 def training(steps: pl.DataFrame) -> alt.HConcatChart:
@@ -140,12 +146,14 @@ def _by_decile(judgements: pl.DataFrame, color: alt.Color) -> alt.LayerChart:
     import altair as alt
 
     means = judgement_means(judgements)
+    without = means.filter(pl.col("decile").is_null())
+    dashed = "" if without.is_empty() else " (dashed: the latent does not fire)"
     y = alt.Y("mean:Q", title="mean judgement, 95 % interval", scale=alt.Scale(zero=False))
     firing = _chart(means.drop_nulls("decile")).encode(
-        alt.X("decile:O", title="decile of activation (dashed: the latent does not fire)", axis=alt.Axis(labelAngle=0)),
+        alt.X("decile:O", title=f"decile of activation{dashed}", axis=alt.Axis(labelAngle=0)),
         color=color,
     )
-    silent = _chart(means.filter(pl.col("decile").is_null())).encode(y, color=color)
+    silent = _chart(without).encode(y, color=color)
     band = firing.mark_area(opacity=0.2).encode(alt.Y("low:Q"), alt.Y2("high"))
     return alt.LayerChart(layer=[band, firing.mark_line().encode(y), silent.mark_rule(strokeDash=[4, 3])])
 
@@ -163,13 +171,22 @@ def triage_shares(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by("triage").agg(latents=pl.len()).with_columns(label=pl.format("{} %", share)).sort("triage")
 
 
-def aurocs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Numbers of latents by bin of AUROC, for their own explanations and for another's."""
-    bins = round(1 / _SCORE_BIN)
-    place = (pl.col("value") * bins + 1e-9).floor().clip(0, bins - 1)
-    valued = rows.filter(metric="auroc").drop_nulls("value")
+def ends_of(rows: pl.DataFrame, metric: str) -> list[int]:
+    """The ends of a metric's axis, from 0 to 1 if no value lies beyond."""
+    values = rows.filter(metric=metric)["value"].drop_nulls()
+    return [min(0, *map(floor, values)), max(1, *map(ceil, values))] if len(values) else [0, 1]
+
+
+def histogram_of(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Numbers of latents by bin of a metric, for their own explanations and for another's."""
+    first, last = ends_of(rows, metric)
+    width = (last - first) / _SCORE_BINS
+    place = ((pl.col("value") - first) / width + 1e-9).floor().clip(0, _SCORE_BINS - 1)
+    valued = rows.filter(metric=metric).drop_nulls("value")
     binned = valued.group_by(whose(), place=place).agg(latents=pl.len())
-    edges = (((pl.col("place") + step) / bins).round(2).alias(name) for step, name in enumerate(("low", "high")))
+    edges = (
+        (first + (pl.col("place") + step) * width).round(6).alias(name) for step, name in enumerate(("low", "high"))
+    )
     return binned.select("explanation of", "latents", *edges).sort("explanation of", "low")
 
 

@@ -1,4 +1,6 @@
-"""Scores of explanations, by explainer and scorer."""
+"""Scores of explanations, by explainer and scorer, and of latents by scorers that judge none."""
+
+from functools import partial
 
 import dagster as dg
 import polars as pl
@@ -7,16 +9,18 @@ from assets import plots
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
+from latentlake.scorers import EMPTY, NONE, SHUFFLED, Scorer
 from latentlake.scorers.fuzzing import WRONG_TOKENS
 from latentlake.stages import scores as core
 from latentlake.work import each
 
+_CONTROLS = {SHUFFLED: "the same explanations shuffled among latents", EMPTY: "an empty one"}
 _WORTH_A_CHART = 5  # latents; of fewer, the table says as much
 
 
 def scores(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
-    """What one scorer makes of one explainer's explanations."""
-    explainer, scorer = stage.constants["explainer"], stage.constants["scorer"]
+    """What one scorer makes of one explainer's explanations, or of latents without."""
+    scorer = flow.study.scorers[stage.constants["scorer"]]
     asks_models = any(source.stage == "llms" for source in stage.inputs)
     return stage_asset(
         flow,
@@ -24,14 +28,23 @@ def scores(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
         each(core.compute),
         group="scores",
         kinds={"scipy", *(["huggingface"] if asks_models else [])},
-        description=f"What the scorer `{scorer}` (method `{flow.study.scorers[scorer].method}`) makes of the explanations of "
-        f"`{explainer}`, of the same explanations shuffled among latents, and of an empty one; "
-        "each judged window is in `judgements`.",
-        preview=_preview,
+        description=f"What the scorer `{stage.constants['scorer']}` (method `{scorer.method}`) makes of "
+        f"{_of(scorer, stage.constants['explainer'])}; each judged window is in `judgements`."
+        + (f" Of the metric `{scorer.metrics[0]}` chance is {scorer.chance:g}." if scorer.chance is not None else ""),
+        preview=partial(_preview, scorer),
     )
 
 
-def _preview(frame: Frame) -> str:
+def _of(scorer: Scorer, explainer: str) -> str:
+    """What is judged."""
+    if explainer == NONE:
+        return "latents by their windows alone: no explanation is judged"
+    controls = [_CONTROLS.get(name, f"`{name}`") for name in scorer.controls]
+    own = f"the explanations of `{explainer}`"
+    return f"{', '.join([own, *controls[:-1]])} and {controls[-1]}" if controls else own
+
+
+def _preview(scorer: Scorer, frame: Frame) -> str:
     rows = frame("scores").collect()
     means = rows.group_by("metric", "control").agg(
         mean=pl.col("value").mean(), latents=pl.col("value").count(), failed=pl.col("n_failed").sum()
@@ -39,5 +52,6 @@ def _preview(frame: Frame) -> str:
     # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
     own = frame("judgements").filter(pl.col("source") != WRONG_TOKENS)
     judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
-    image = plots.image(plots.scores, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
+    chart = partial(plots.scores, metric=scorer.metrics[0], chance=scorer.chance)
+    image = plots.image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
     return f"{image}\n\n{table_of(means.sort('metric', 'control', nulls_last=False))}"

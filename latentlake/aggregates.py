@@ -3,18 +3,21 @@
 Lazy until the last step, a row a group: a million latents are read in passing.
 """
 
+import json
 from typing import Literal, get_args
 
 import polars as pl
 
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import mean_half_width
-from latentlake.scorers import EMPTY, SHUFFLED
+from latentlake.registry import SCORERS
+from latentlake.scorers import EMPTY, NONE, SHUFFLED
 from latentlake.view import View
 
 By = Literal["decile", "source", "target"]
 BY: tuple[str, ...] = get_args(By)
 OWN = "the latent"
+MAIN = "main"  # in the place of a metric: of each scorer the one by which latents are compared
 
 _WHOSE = {SHUFFLED: "another latent", EMPTY: "nothing"}
 _GROUP = ("dictionary", "explainer", "scorer", "metric")
@@ -30,24 +33,23 @@ def aggregates(
 ) -> pl.DataFrame:
     """A row for each dictionary, explainer, scorer, metric and control, and with ``by`` for each decile, source or target.
 
-    ``metric``, ``explainer``, ``scorer``: of these alone. Columns beside the groups: ``latents`` that have a score; its ``mean``
-    over latents with the 95 % interval by Student's t, ``low`` and ``high``, null for a single latent; ``firing_weighted``, the
-    mean with latents counted by the tokens on which they fire; ``min``, ``p10``, ``p25``, ``median``, ``p75``, ``p90``, ``max``;
-    ``judgements`` and how many of them ``failed``. Of a control, over the ``pairs`` of its score and that of the latent's own
-    explanation: the mean ``difference``, own less control, with its interval ``difference_low`` and ``difference_high``, and
-    the share of latents whose own score is ``above``.
+    ``metric``, ``explainer``, ``scorer``: of these alone; the metric `main` is each scorer's main one. Columns beside the groups:
+    ``latents`` that have a score; its ``mean`` over latents with the 95 % interval by Student's t, ``low`` and ``high``, null for
+    a single latent; ``firing_weighted``, the mean with latents counted by the tokens on which they fire; ``min``, ``p10``,
+    ``p25``, ``median``, ``p75``, ``p90``, ``max``; ``judgements`` and how many of them ``failed``. Of a control, over the
+    ``pairs`` of its score and that of the latent's own explanation: the mean ``difference``, own less control, with its interval
+    ``difference_low`` and ``difference_high``, and the share of latents whose own score is ``above``.
 
     Raises:
         LakeError: there are no scores of that metric, explainer or scorer.
     """
-    wanted = {"metric": metric, "explainer": explainer, "scorer": scorer}
+    wanted = {"metric": None if metric == MAIN else metric, "explainer": explainer, "scorer": scorer}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     keys = [*_GROUP, *([by] if by else [])]
     scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
+    scored = scored.filter(is_main(view)) if metric == MAIN else scored
     found = []
-    for each in _metrics(view, by, chosen) or [
-        ""
-    ]:  # one by one, for room; without scores there are columns, and no rows
+    for each in _metrics(scored, chosen) or [""]:  # one by one, for room; without scores there are columns, and no rows
         own = scored.filter(**chosen | {"metric": each})
         summed, paired = pl.collect_all([_summed(view, own, keys), _paired(own, keys)], engine="streaming")
         found.append(summed.join(paired, on=[*keys, "control"], how="left", nulls_equal=True))
@@ -57,15 +59,33 @@ def aggregates(
     )
 
 
+def is_main(view: View) -> pl.Expr:
+    """Whether a score is in the main metric of its scorer."""
+    return pl.any_horizontal(
+        pl.lit(False),
+        *((pl.col("scorer") == name) & (pl.col("metric") == metric) for name, metric in main_metrics(view).items()),
+    )
+
+
+def main_metrics(view: View) -> dict[str, str]:
+    """The main metric of each scorer of the study."""
+    scorers = json.loads(view.study["choices"])["scorers"] if view.study else {}
+    return {name: SCORERS[choice["method"]].metrics[0] for name, choice in scorers.items()}
+
+
 def whose() -> pl.Expr:
     """Whose explanation a score or judgement is of, by its control, in words."""
     return pl.col("control").cast(pl.String).replace(_WHOSE).fill_null(OWN).alias("explanation of")
 
 
-def _metrics(view: View, by: By | None, chosen: dict[str, str]) -> list[str]:
+def judged() -> pl.Expr:
+    """The same, and `none` where no explanation is judged; of frames with the column ``explainer``."""
+    return pl.when(explainer=NONE).then(pl.lit("none")).otherwise(whose()).alias("explanation of")
+
+
+def _metrics(scored: pl.LazyFrame, chosen: dict[str, str]) -> list[str]:
     """The metrics that there are of what is chosen; what no score is of is refused, lest an empty table say that nothing was
     scored."""
-    scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
     there = scored.select("metric", "explainer", "scorer").unique().collect(engine="streaming")
     for name, value in chosen.items():
         known = there[name].unique().sort().to_list()

@@ -1,6 +1,7 @@
 """What judges are worth beside one another: whether their probabilities hold, and how far they agree.
 
-Judgements of the latents' own explanations count, without those that failed.
+Judgements of the latents' own explanations count, without those that failed. Scorers that judge no explanation have no part in
+it: what they predict or measure of a window is not whether it fits one.
 """
 
 from itertools import combinations
@@ -10,6 +11,7 @@ import polars as pl
 from scipy.stats import spearmanr
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
+from latentlake.scorers import NONE
 from latentlake.view import View
 
 BINS = 10  # of equal width, from 0 to 1
@@ -29,7 +31,7 @@ _CASE = [
 def judged(view: View) -> pl.DataFrame:
     """The judgements that count."""
     columns = [*dict.fromkeys([*_JUDGE, *_CASE]), "prediction", "probability", "measure"]
-    rows = view.judgements.filter(pl.col("control").is_null(), pl.col("error").is_null())
+    rows = view.judgements.filter(pl.col("explainer") != NONE, pl.col("control").is_null(), pl.col("error").is_null())
     return rows.select(columns).collect()
 
 

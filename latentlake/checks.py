@@ -239,7 +239,15 @@ def _spread(counts: pl.DataFrame) -> Figures:
 
 
 def _has_negatives(study: Study, stage: Stage) -> bool:
-    return stage.kind != "examples" or bool(study.samples[stage.constants["sample"]].sources)
+    """Whether windows of two kinds are drawn, or judged."""
+    if stage.kind == "examples":
+        return bool(study.samples[stage.constants["sample"]].sources)
+    return "auroc" in study.scorers[stage.constants["scorer"]].metrics
+
+
+def _is_of_others_too(study: Study, stage: Stage) -> bool:
+    """Whether other latents' explanations have an AUROC."""
+    return SHUFFLED in study.scorers[stage.constants["scorer"]].controls and _has_negatives(study, stage)
 
 
 CHECKS = (
@@ -290,6 +298,7 @@ CHECKS = (
         ("scores",),
         controls_near_chance,
         is_warning=True,
+        applies=_is_of_others_too,
     ),
     Check(
         "positives_and_negatives",

@@ -20,6 +20,7 @@ from latentlake.origins import Origins
 from latentlake.pending import ASKING, Pending
 from latentlake.plan import Plan, Planned, State
 from latentlake.protocols import Reply
+from latentlake.scorers import WindowScorer
 
 _PREPARED = 8  # partitions of a stage whose calls are counted; from more, the rest follows
 _SCHEMA = {
@@ -122,7 +123,9 @@ class Estimator:
         if not llms or not choice.most_calls:
             return {}
         latents = sum(self._latents(stage.values(each.partition)) for each in waiting)
-        each = study.length_of(study.samples[choice.sample]) if self._is_by_token(stage) else 1
+        each = 1
+        if isinstance(choice, WindowScorer) and choice.is_by_token:
+            each = study.length_of(study.samples[choice.sample])
         return {llms[0]: latents * choice.most_calls * each} if latents else {}
 
     def _latents(self, values: Mapping[str, str]) -> int:

@@ -7,16 +7,18 @@ from latentlake.view import View
 
 _WHAT = ("hookpoint", "site", "width", "kind", "family", "k")
 _HOW_WELL = ("l0", "variance_unexplained", "cross_entropy_added")
-_GROUP = ["dictionary", "explainer", "scorer"]
+_GROUP = ["dictionary", "explainer", "scorer", "metric"]
 
 
 def leaderboard(
     view: View, metric: str = "auroc", explainer: str | None = None, scorer: str | None = None
 ) -> pl.DataFrame:
-    """A row for each dictionary, explainer and scorer; of those of one explainer and scorer the best mean first.
+    """A row for each dictionary, explainer and scorer; of those of one explainer and scorer the best mean first. The metric
+    `main` is each scorer's main one.
 
     Columns: those of `dictionaries` that say what the coder is, ``control`` among them; ``l0``, ``variance_unexplained`` and
-    ``cross_entropy_added`` as they were measured, null where they were not; ``explained``, latents that have an explanation;
+    ``cross_entropy_added`` as they were measured, null where they were not; ``explained``, latents that have an explanation, null
+    where none is judged;
     ``latents``, ``mean``, ``low``, ``high`` and ``firing_weighted`` of the scores as in `aggregates`; and for each control, by
     its name, its mean (``shuffled``), and the mean difference of own scores from it with the 95 % interval (``over_shuffled``,
     ``over_shuffled_low``, ``over_shuffled_high``).

@@ -221,8 +221,18 @@ METRICS: dict[str, Callable[[Judged], Metric]] = {"auroc": _auroc, **LABEL_METRI
 def measure(name: str, judged: Judged) -> Metric:
     """A metric of groups by its name, its interval within 0 and 1 and around the value."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = METRICS[name](judged)
-        is_there = ~np.isnan(found.value)
+        return _bounded(METRICS[name](judged))
+
+
+def share(hits: np.ndarray, n: np.ndarray, failed: np.ndarray) -> Metric:
+    """The share of ``n`` judgements that are ``hits``, beside so many that failed; arrays of floats [groups]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _bounded(_rate(hits, n, failed))
+
+
+def _bounded(found: Metric) -> Metric:
+    """Intervals within 0 and 1 and around the value, and none where there is no value."""
+    is_there = ~np.isnan(found.value)
     return replace(
         found,
         low=np.where(is_there, np.clip(found.low, 0, found.value), np.nan),

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from latentlake.errors import LakeError
 from latentlake.metrics import LEVEL
+from latentlake.scorers import NONE
 from latentlake.view import View
 
 # explainers of a study of planted latents, the better before the worse
@@ -24,7 +25,7 @@ def ranked(view: View) -> pl.DataFrame:
     Raises:
         LakeError: an explainer is not among the study's.
     """
-    scores = view.scores.filter(pl.col("control").is_null(), pl.col("metric") == "auroc")
+    scores = view.scores.filter(pl.col("explainer") != NONE, pl.col("control").is_null(), pl.col("metric") == "auroc")
     return of_truths(scores.select(*_UNIT, "explainer", "value").collect(), view.planted.collect())
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import polars as pl
 
-from latentlake.metrics import LABEL_METRICS, Judged, mean_half_width, measure
+from latentlake.metrics import LABEL_METRICS, Judged, mean_half_width, measure, share
 from latentlake.tables import TABLES
 
 _WHO = ["latent", "control"]
@@ -48,6 +48,24 @@ def means(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     return found.select(
         *_WHO, "value", "n", n_failed=pl.lit(0), metric=pl.lit(metric), error=pl.lit(None, pl.String), **ends
     )
+
+
+def shares(given: pl.DataFrame, judgements: pl.DataFrame, metric: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `scores` and of `slices`, without the columns of the partition, of judgements whose ``prediction`` says whether the
+    judge was right: the share of these, of all and by decile and source.
+    """
+    failed, hits = pl.col("error").is_not_null(), pl.col("prediction").fill_null(False)
+    counts = pl.concat(
+        [
+            judgements.group_by(*_WHO, *by).agg(n=pl.len().cast(pl.Int64), n_failed=failed.sum(), hits=hits.sum())
+            for by in ([], ["decile"], ["source"])
+        ],
+        how="diagonal",
+    )
+    n, wrong, right = (counts[name].cast(pl.Float64).to_numpy() for name in ("n", "n_failed", "hits"))
+    found = counts.hstack(pl.DataFrame(vars(share(right, n - wrong, wrong))).fill_nan(None))
+    reason = pl.when(pl.col("value").is_null()).then(pl.lit("all_failed"))
+    return laid_out(given, judgements, found.with_columns(metric=pl.lit(metric), error=reason), [metric])
 
 
 def laid_out(

@@ -369,10 +369,18 @@ class Study(Choices):
                 f"{where} uses samples.{name} of the split {sample.split}; it needs one of the split {split}"
             )
         compares = split != "explain" or hasattr(entry, "negatives")
-        if compares and getattr(entry, "needs_negatives", True) and not sample.sources:
+        others, drawn = getattr(entry, "needs_negatives", True), sum(sample.sources.values())
+        if compares and others and not drawn:
             raise ValueError(f"{where} compares windows with others, but samples.{name} has no negatives")
         if needs > sample.windows:
-            raise ValueError(f"{where} judges {needs} windows, but samples.{name} draws only {sample.windows}")
+            raise ValueError(
+                f"{where} judges {needs} windows, but samples.{name} draws only {sample.windows}; let it draw more `windows`"
+            )
+        if compares and others > drawn:
+            raise ValueError(
+                f"{where} needs {others} windows in which the latent does not fire, but samples.{name} draws only {drawn}; "
+                "let it draw more `negatives`"
+            )
 
 
 def load_study(path: str | Path) -> Study:

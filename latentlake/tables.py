@@ -656,7 +656,8 @@ _DECLARED = (
     ),
     Table(
         "judgements",
-        "One row a judged window.",
+        "One row a judged window; of the intruder a row a trial, with the place and source of the window in which the latent "
+        "does not fire.",
         (
             _EXPLAINER,
             _SCORER,
@@ -671,11 +672,18 @@ _DECLARED = (
                 STRING,
                 "how the window was drawn; `wrong_tokens` where the latent fires, but on other tokens than are marked",
             ),
-            Column("decile", INT, "decile of strength, null if not activating", True),
+            Column(
+                "decile",
+                INT,
+                "decile of strength, null if not activating; of the intruder that of the windows beside it",
+                True,
+            ),
             Column(
                 "is_activating", BOOL, "whether the latent fires in the window, and where tokens are marked, on these"
             ),
-            Column("prediction", BOOL, "whether the judge says that it fires", True),
+            Column(
+                "prediction", BOOL, "whether the judge says that it fires; of the intruder whether it is found", True
+            ),
             Column("probability", DOUBLE, "probability that the judge gives to that", True),
             Column("measure", DOUBLE, "what the scorer measured: a cosine, or nats", True),
             _TARGET,

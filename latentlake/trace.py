@@ -24,9 +24,10 @@ class Trace:
 
     ``judgements``: with the ``explanation`` that was judged (for a control, another latent's), the window's ``sample`` and
     ``text``, the call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so
-    that the mean over the windows of a kind is 1 - AUROC. ``hypotheses``: with the call of each. A call is null where none was
-    made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows
-    in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``: the latent's row.
+    that the mean over the windows of a kind is 1 - AUROC, null of an intruder. ``hypotheses``: with the call of each. A call is
+    null where none was made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``:
+    the latent's windows in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``:
+    the latent's row.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
     """
 
@@ -148,7 +149,7 @@ def _chosen(rows: pl.LazyFrame, where: str) -> pl.DataFrame:
 def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | None) -> tuple[list[str], list[str]]:
     """The explainers and scorers asked about: with a scorer named, the explainers that it judges."""
     for kind, name in (("explainer", explainer), ("scorer", scorer)):
-        if name is not None:
+        if name is not None and (kind, name) != ("explainer", NONE):
             _require_known(choices, f"{kind}s", kind, name)
     explainers = [*choices["explainers"], NONE] if explainer is None else [explainer]
     if scorer is None:
@@ -211,7 +212,9 @@ def _with_texts(
 
 
 def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
-    """Judgements with ``misranked``, the worst first; ties count half, and failures have none and come last."""
+    """Judgements with ``misranked``, the worst first; ties count half, and failures have none and come last. An intruder has none
+    either: of these the one that was least seen for what it is comes first.
+    """
     group = ["explainer", "scorer", "control"]
     own = [*group, "is_activating"]
     said = pl.coalesce("probability", "measure", pl.col("prediction").cast(pl.Float64))  # as in scores
@@ -219,7 +222,7 @@ def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
     others = said.count().over(group) - said.count().over(own)
     share = pl.when(others > 0).then(below / others)
     misranked = pl.when("is_activating").then(1 - share).otherwise(share)
-    failures_last = (-pl.col("misranked")).fill_null(1)
+    failures_last = pl.coalesce(-pl.col("misranked"), pl.when(explainer=NONE).then("probability"), pl.lit(1))
     return judgements.with_columns(misranked=misranked).sort(*group, failures_last, *_WINDOW)
 
 

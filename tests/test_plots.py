@@ -20,6 +20,7 @@ from assets.events import asset_key
 from definitions import build_definitions
 from jobs.launch import REASON_TAG
 from latentlake.metrics import mean_interval
+from tests.stub import study
 from tests.test_dagster import events, launch
 from tests.workbench import Workbench
 
@@ -95,11 +96,11 @@ def test_judgements_are_shown_by_decile_against_silent_windows(tables: dict[str,
 
 def test_what_a_metric_or_judgement_lacks_is_left_out() -> None:
     rows = pl.DataFrame({"metric": ["auroc", "auroc", "f1"], "control": [None] * 3, "value": [1.0, None, 0.2]})
-    assert plots.aurocs(rows).rows() == [("the latent", 1, 0.95, 1.0)]
+    assert plots.histogram_of(rows, "auroc").rows() == [("the latent", 1, 0.95, 1.0)]
     both = rows.with_columns(control=pl.Series(["shuffled", None, None])).vstack(
         rows.with_columns(control=pl.Series(["empty", None, None]))
     )
-    assert sorted(plots.aurocs(both)["explanation of"]) == ["another latent", "nothing"]
+    assert sorted(plots.histogram_of(both, "auroc")["explanation of"]) == ["another latent", "nothing"]
     nothing = {"control": [None], "latent": [1], "decile": [3], "probability": [None], "measure": [None]}
     schema = {"control": pl.String, "decile": pl.Int32, "probability": pl.Float64, "measure": pl.Float64}
     assert plots.judgement_means(pl.DataFrame(nothing, schema_overrides=schema)).is_empty()
@@ -153,7 +154,7 @@ def preview(event: dg.AssetMaterialization) -> str:
 def test_previews_of_scores_hold_a_chart_of_more_than_a_few_latents(
     tables: dict[str, pl.DataFrame], materialized: Workbench
 ) -> None:
-    whole = scores._preview(lambda name: tables[name].lazy())
+    whole = scores._preview(study().scorers["embedding"], lambda name: tables[name].lazy())
     assert shown(whole) is not None
     assert "| metric | control | mean |" in whole
     assert not any(IMAGE.search(preview(event)) for event in events(materialized, "scores/default/embedding"))
@@ -165,7 +166,7 @@ def test_without_the_extra_there_are_previews_without_charts(
     for missing in ("altair", "vl_convert"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, missing, None)
-            told = scores._preview(lambda name: tables[name].lazy())
+            told = scores._preview(study().scorers["embedding"], lambda name: tables[name].lazy())
             assert not IMAGE.search(told)
             assert "| metric | control | mean |" in told
 

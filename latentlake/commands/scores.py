@@ -2,14 +2,15 @@
 
 A control is another latent's explanation (`shuffled`), or an empty one. Differences are of the latents' own scores from the
 control's, paired over latents. Deciles are of activation, from 0, the weakest; sources, how silent windows were drawn; targets,
-how far an intervention was to go.
+how far an intervention was to go. Scorers that judge no explanation have the explainer `none` and no controls. Chance is .5 of an
+AUROC, and .2 of the intruder's accuracy.
 """
 
 import argparse
 
 import polars as pl
 
-from latentlake.aggregates import BY, aggregates, whose
+from latentlake.aggregates import BY, MAIN, aggregates, judged
 from latentlake.console import as_text, two_digits, with_interval
 from latentlake.opened import Opened
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", choices=BY, help="apart by decile of activation, source of silent windows, or target of an intervention"
     )
-    parser.add_argument("--metric", default="auroc", help="which metric, or `all` (auroc)")
+    parser.add_argument("--metric", default=MAIN, help="which metric, `all`, or `main`: each scorer's main one (main)")
     parser.add_argument("--explainer", help="of this explainer alone")
     parser.add_argument("--scorer", help="of this scorer alone")
     parser.add_argument("--json", action="store_true", help="all columns, the distribution among them, as JSON lines")
@@ -47,4 +48,4 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
     difference = with_interval("difference", "difference_low", "difference_high").alias("own less it")
     groups = ["dictionary", "explainer", "scorer", *apart]
     figures = [with_interval("mean", "low", "high"), *more, pl.col("latents"), difference, two_digits("above")]
-    return rows.select(*groups, whose(), *figures, "failed").with_columns(pl.col(pl.String).fill_null(""))
+    return rows.select(*groups, judged(), *figures, "failed").with_columns(pl.col(pl.String).fill_null(""))

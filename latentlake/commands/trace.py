@@ -17,7 +17,7 @@ import polars as pl
 from latentlake.marking import mark, pieces_of
 from latentlake.opened import Opened
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.scorers import EMPTY
+from latentlake.scorers import EMPTY, NONE
 from latentlake.scorers.fuzzing import WRONG_TOKENS
 from latentlake.trace import Trace, trace
 
@@ -149,27 +149,34 @@ def _judgements(found: Trace, few: int | None) -> Iterator[str]:
     for _, group in groupby(judged.iter_rows(named=True), of):
         rows = list(group)
         shown = rows[:few]
-        yield f"{rows[0]['scorer']} of {_whose(rows[0])}: {_of(shown, rows)}"
+        yield f"{rows[0]['scorer']}{_whose(rows[0])}: {_of(shown, rows)}"
         for row in shown:
             yield from _window(_judged(row), row)
 
 
 def _whose(row: Row) -> str:
-    """The explanation that was judged."""
+    """The explanation that was judged, if any."""
+    if row["explainer"] == NONE:
+        return ""
     if row["control"] == EMPTY:
-        return "an empty explanation"
+        return " of an empty explanation"
     whose = f"latent {row['explanation_latent']}'s explanation by" if row["control"] else "the explanation by"
-    return f"{whose} {row['explainer']}, {row['explanation']!r}"
+    return f" of {whose} {row['explainer']}, {row['explanation']!r}"
 
 
 def _judged(row: Row) -> str:
     is_elsewhere = row["source"] == WRONG_TOKENS
     elsewhere = "fires where marked here, was shown with other marks" if is_elsewhere else "does not fire"
     truth = f"fires (decile {row['decile']})" if row["is_activating"] else elsewhere
+    is_intruder = row["explainer"] == NONE and not row["is_activating"] and row["decile"] is not None
+    if is_intruder:
+        truth = f"the intruder among windows of decile {row['decile']}"
     if row["error"]:
         return f"{truth}, failed: {row['error']}"
     if row["simulated"]:
         return f"{truth}, simulated {_simulated(row)}"
+    if is_intruder:
+        return f"{truth}, {'found' if row['prediction'] else 'not found'}, {row['probability']:.3g}"
     labels = {True: "yes, ", False: "no, ", None: ""}
     said = row["measure"] if row["probability"] is None else row["probability"]
     surely = "" if said is None else f"{said:.3g}, "  # a label may come without a probability

@@ -1,7 +1,8 @@
-"""Scorers: one file each, with one registered class that holds its settings and judges explanations.
+"""Scorers: one file each, with one registered class that holds its settings and judges explanations, or latents without.
 
-What belongs here: how an explanation is held against a window. What does not: choosing windows (``stages/examples.py``),
-controls (``stages/scores.py``), metrics (``scoring.py``), the texts shown to a model (``prompts/``), running it (``engines/``).
+What belongs here: how an explanation is held against a window, or windows against one another. What does not: choosing windows
+(``stages/examples.py``), controls (``stages/scores.py``), metrics (``scoring.py``), the texts shown to a model (``prompts/``),
+running it (``engines/``).
 
 To add one: a file with a subclass of `Scorer`, registered in `latentlake.registry.SCORERS`.
 """
@@ -62,12 +63,14 @@ class Scorer(Choices):
     """The settings of a scorer, and what it does.
 
     ``version``: raised by hand whenever the same settings would give other judgements. ``controls``: what is judged beside the
-    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared.
+    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared, and its value
+    is ``chance`` where the judge knows nothing, if there is such a value.
     """
 
     version: ClassVar[str]
     controls: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]]
+    chance: ClassVar[float | None] = None
     method: str
 
     @property
@@ -113,6 +116,7 @@ class WindowScorer(Scorer):
 
     controls: ClassVar[tuple[str, ...]] = (SHUFFLED, EMPTY)
     metrics: ClassVar[tuple[str, ...]] = ("auroc",)
+    chance: ClassVar[float | None] = 0.5
     is_labelling: ClassVar[bool] = False
     explainers: ExplainerNames
     sample: ScoreSample
@@ -164,6 +168,11 @@ def answered(judgements: Sequence[Judgement]) -> pl.DataFrame:
     """Judgements as columns, in their order."""
     schema = {"prediction": pl.Boolean, "probability": pl.Float64, "measure": pl.Float64, "error": pl.String}
     return pl.DataFrame([vars(each) for each in judgements], schema={**schema, "call": pl.String})
+
+
+def without_few(given: pl.DataFrame) -> pl.DataFrame:
+    """``given``, with the reason for latents of which nothing is judged: they have too few windows."""
+    return given.with_columns(error=pl.coalesce("error", pl.lit("few_windows")))
 
 
 def _order(windows: pl.DataFrame, seed: int) -> pl.Series:

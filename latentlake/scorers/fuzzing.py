@@ -13,10 +13,10 @@ import polars as pl
 from pydantic import Field
 
 from latentlake.digest import mix, seed_of
-from latentlake.marking import mark, pieces_of
 from latentlake.registry import SCORERS
 from latentlake.scorers import SHOWN
 from latentlake.scorers.labelling import Labelling
+from latentlake.scorers.marks import active, moved, with_marks
 
 WRONG_TOKENS = "wrong_tokens"  # as a source of windows to which no is the right answer
 
@@ -67,26 +67,20 @@ class Fuzzing(Labelling):
         nobody could say of it whether the marks are right.
         """
         firing = [row for row in rows if row["is_activating"] and row["rank"] < self.windows]
-        own = [row for row in firing if self._active(row)]
+        own = [row for row in firing if active(row, self.marked_above)]
         others = [row for row in rows if not row["is_activating"] and row["rank"] < self.windows]
         wrong = [row for row in rows if row["is_activating"] and row["rank"] >= self.windows]
-        right = [self._active(row) for row in own]
+        right = [active(row, self.marked_above) for row in own]
         for row, places in zip(own, right, strict=True):
-            yield _told(row, text=_with_marks(row, places))
+            yield _told(row, text=with_marks(row, places))
         if not own:  # there is nothing to copy marks from
             return
         negatives = {"non_activating": others, WRONG_TOKENS: wrong}
         for kind in dict.fromkeys(self.negatives):
             for row, donor in zip(negatives[kind], _donors(negatives[kind], len(own)), strict=True):
-                text = _with_marks(row, _moved(row, right[donor]))
+                text = with_marks(row, moved(row, right[donor]))
                 told = {"is_activating": False, "source": WRONG_TOKENS, "decile": None} if kind == WRONG_TOKENS else {}
                 yield _told(row, text=text, **told)
-
-    def _active(self, row: dict[str, Any]) -> list[int]:
-        """Tokens to be marked in a window in which the latent fires: those that can be seen."""
-        threshold = self.marked_above * max(row["activations"])
-        pieces = pieces_of(row["text"], row["offsets"])
-        return [n for n, each in enumerate(row["activations"]) if each >= threshold and pieces[n].strip()]
 
 
 def _told(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -102,25 +96,3 @@ def _donors(rows: Sequence[dict[str, Any]], donors: int) -> list[int]:
         return []
     order = np.argsort(mix(np.arange(donors), seed_of("donors", rows[0]["latent"], rows[0]["is_activating"])))
     return [int(order[row["rank"] % donors]) for row in rows]
-
-
-def _moved(row: dict[str, Any], places: Sequence[int]) -> list[int]:
-    """Places for as many marks, where possible the same: on tokens that can be seen, and on which the latent does not fire. A
-    mark that cannot stand where it should goes to the nearest token where it can; to which side first, a hash of the window says.
-    """
-    pieces = pieces_of(row["text"], row["offsets"])
-    free = {n for n, piece in enumerate(pieces) if piece.strip() and row["activations"][n] <= 0}
-    side = 1 if seed_of("side", row["shard"], row["context"], row["start"]) % np.uint64(2) else -1
-    taken: list[int] = []
-    for place in places:
-        steps = (place + sign * step for step in range(len(pieces)) for sign in (side, -side))
-        found = next((each for each in steps if each in free), None)
-        if found is not None:
-            free.remove(found)
-            taken.append(found)
-    return taken
-
-
-def _with_marks(row: dict[str, Any], places: Sequence[int]) -> str:
-    pieces, marked = pieces_of(row["text"], row["offsets"]), set(places)
-    return mark(pieces, [float(n in marked) for n in range(len(pieces))], 0.5, "<<", ">>")
