@@ -27,7 +27,7 @@ class Trace:
     that the mean over the windows of a kind is 1 - AUROC, null of an intruder. ``hypotheses``: with the call of each. A call is
     null where none was made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``:
     the latent's windows in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``:
-    the latent's row.
+    the latent's row. ``continuations``: what the subject says under pushes by the latent.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
     """
 
@@ -40,6 +40,7 @@ class Trace:
     examples: pl.DataFrame
     latents: pl.DataFrame
     logits: pl.DataFrame
+    continuations: pl.DataFrame
     dictionaries: pl.DataFrame
     subject: pl.DataFrame
     llms: pl.DataFrame
@@ -72,6 +73,7 @@ def trace(view: View, dictionary: str, latent: int, explainer: str | None = None
         examples=examples,
         latents=latents,
         logits=_rows(view, "logits", concerned, latent).collect(),
+        continuations=_rows(view, "continuations", concerned, latent).sort("intervention", "rank", "target").collect(),
         dictionaries=_rows(view, "dictionaries", concerned).collect(),
         subject=view.subject.collect(),
         llms=_rows(view, "llms", concerned).sort("llm").collect(),
@@ -90,6 +92,7 @@ def _concerned(
         "explainer": explainers,
         "scorer": scorers,
         "llm": _models(choices, explainers, scorers),
+        "intervention": _interventions(choices, explainers, scorers),
     }
 
 
@@ -163,6 +166,13 @@ def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | No
     return [name for name in explainers if name in judged], [scorer]
 
 
+def _interventions(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
+    """The interventions that some methods read."""
+    methods = [choices["explainers"][name] for name in explainers if name != NONE]
+    methods += [choices["scorers"][name] for name in scorers]
+    return sorted({each["intervention"] for each in methods if "intervention" in each})
+
+
 def _models(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
     """The models that some methods use: whatever their settings name that is one."""
     methods = [choices["explainers"][name] for name in explainers if name != NONE] + [
@@ -203,12 +213,19 @@ def _with_texts(
     judgements: pl.DataFrame, explanations: pl.DataFrame, examples: pl.DataFrame, choices: Mapping[str, Any]
 ) -> pl.DataFrame:
     """Judgements with the explanation and the text of the window that were held against each other."""
-    samples = {name: scorer.get("sample") for name, scorer in choices["scorers"].items()}
+    samples = {name: _sample(choices, scorer) for name, scorer in choices["scorers"].items()}
     said = explanations.select("explainer", "explanation", explanation_latent="latent")
     texts = examples.select("sample", *_WINDOW, "text")
     judged = judgements.with_columns(sample=pl.col("scorer").replace_strict(samples, return_dtype=pl.String))
     judged = judged.join(said, on=["explainer", "explanation_latent"], how="left")
     return judged.join(texts, on=["sample", *_WINDOW], how="left")
+
+
+def _sample(choices: Mapping[str, Any], scorer: Mapping[str, Any]) -> str | None:
+    """The sample whose windows a scorer judges: of one of interventions, the one whose windows begin as the prompts do."""
+    if "intervention" in scorer:
+        return str(choices["interventions"][scorer["intervention"]]["score"])
+    return scorer.get("sample")
 
 
 def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 FILLED = {"explanation": "<explanation>", "window": "<window>", "windows": "1. <one>\n2. <two>", "words": "<words>"}
 FILLED |= {"texts": "- <one>\n- <two>", "others": "1. <another>", "tokens": "<tokens>", "following": "<following>"}
-FILLED |= {"promoted": "<promoted>", "suppressed": "<suppressed>"}
+FILLED |= {"text": "<text>", "promoted": "<promoted>", "suppressed": "<suppressed>"}
 PROMPTS = sorted(path.stem for path in (ROOT / "latentlake" / "prompts").glob("*.txt"))
 
 

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         "Scores": _scores(found.scores),
         "Hypotheses": _hypotheses(found.hypotheses),
         "Examples": _examples(found.examples if options.all else found.examples.filter("is_activating"), few),
+        "Interventions": _interventions(found.continuations, few),
         "Judgements": _judgements(found, few),
         "A model call that explains": _call(found.hypotheses.sort("is_chosen", descending=True, maintain_order=True)),
         "The model call behind the most misranked judgement": _call(
@@ -138,6 +139,22 @@ def _examples(examples: pl.DataFrame, few: int | None) -> Iterator[str]:
             yield from _window(f"{max(row['activations']):.3g}" if is_activating else "", row)
 
 
+def _interventions(continuations: pl.DataFrame, few: int | None) -> Iterator[str]:
+    """Prompts, and what the subject says after each: clean, and pushed as far as each target."""
+    prompts = continuations.partition_by("intervention", "rank", maintain_order=True)
+    for rows in prompts[:few]:
+        first = rows.row(0, named=True)
+        yield f"{first['intervention']}, prompt {first['rank']} (decile {first['decile']}): …{_tail(first['prompt'])}"
+        for row in rows.sort("control", "target", nulls_last=False).iter_rows(named=True):
+            whose = "at random" if row["control"] else "pushed"
+            push = "clean" if row["target"] is None else f"{whose}, KL {row['target']:g}"
+            yield f"    {push:<20} {row['error'] or ' '.join(row['text'].split())}"
+
+
+def _tail(text: str) -> str:
+    return " ".join(text.split())[-_WIDTH // 2 :]
+
+
 def _judgements(found: Trace, few: int | None) -> Iterator[str]:
     seen = ["sample", "shard", "context", "start"]
     windows = found.examples.select(*seen, "file", "documents", "text", "offsets", "activations")
@@ -177,6 +194,8 @@ def _judged(row: Row) -> str:
         return f"{truth}, simulated {_simulated(row)}"
     if is_intruder:
         return f"{truth}, {'found' if row['prediction'] else 'not found'}, {row['probability']:.3g}"
+    if row["target"] is not None:
+        return f"{truth}, {row['measure']:+.2f} nats at KL {row['target']:g}, {row['kl']:.2g} reached"
     labels = {True: "yes, ", False: "no, ", None: ""}
     said = row["measure"] if row["probability"] is None else row["probability"]
     surely = "" if said is None else f"{said:.3g}, "  # a label may come without a probability
