@@ -14,6 +14,7 @@ from latentlake.flow import Stage
 from latentlake.hookpoints import neutral, site_of
 from latentlake.metrics import mean_interval
 from latentlake.scorers import SHUFFLED
+from latentlake.steering.search import OUT_OF_REACH
 from latentlake.study import Study
 from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES
@@ -228,6 +229,27 @@ def sources_sufficed(checked: Checked) -> Result:
     return Result(not missing, {**drawn, **missing})
 
 
+def targets_reached(checked: Checked) -> Result:
+    """Most latents can be pushed as far as each target asks; those that cannot, by target, and by why not."""
+    rows = checked.frame("strengths").filter(pl.col("control").is_null()).select("latent", "target", "error").collect()
+    short = rows.filter(error=OUT_OF_REACH).group_by("target").len().sort("target")
+    errors = rows.drop_nulls("error").group_by("error").agg(latents=pl.col("latent").n_unique()).sort("error")
+    figures: Figures = {"latents": rows["latent"].n_unique(), **dict(errors.iter_rows())}
+    figures |= {f"short of {target:g} nats": number for target, number in short.iter_rows()}
+    return Result(2 * rows["error"].count() <= len(rows), figures)
+
+
+def divergence_carries_over(checked: Checked) -> Result:
+    """On prompts that were not tuned on, latents move the subject about as far: mean divergence by target and push, between half
+    and twice the target.
+    """
+    pushed = checked.frame("continuations").filter(pl.col("target").is_not_null() & pl.col("error").is_null())
+    means = pushed.group_by("target", "control").agg(pl.col("kl").mean()).sort("target", "control", nulls_last=False)
+    rows = means.collect().rows()
+    figures: Figures = {f"{target:g} nats, {control or 'own direction'}": round(kl, 3) for target, control, kl in rows}
+    return Result(all(target / 2 <= kl <= 2 * target for target, _, kl in rows), figures)
+
+
 def _spread(counts: pl.DataFrame) -> Figures:
     """Minimum, median and maximum of each column; nothing where there are no rows."""
     return {
@@ -313,6 +335,20 @@ CHECKS = (
         "No text of a latent's windows is in samples of two splits, so that none that is explained or selected by is judged.",
         ("examples",),
         one_role_a_text,
+    ),
+    Check(
+        "targets_reached",
+        "At least half of the latents can be pushed as far as the targets ask; the others are not scored there.",
+        ("strengths",),
+        targets_reached,
+        is_warning=True,
+    ),
+    Check(
+        "divergence_carries_over",
+        "The divergence on the prompts that are scored is between half and twice what it was tuned to on others.",
+        ("continuations",),
+        divergence_carries_over,
+        is_warning=True,
     ),
     Check(
         "sources_sufficed",

@@ -18,9 +18,6 @@ from latentlake.work import Tables, Work
 WRITES_NOWHERE = "writes_nowhere"
 NO_DIRECTION = "no_direction"
 NO_PROMPTS = "no_prompts"
-OUT_OF_REACH = "kl_out_of_reach"
-
-_TOLERANCE = 0.1  # of a target, by which a divergence may miss it
 
 
 def compute(work: Work) -> Tables:
@@ -83,8 +80,6 @@ def _searched(
             searches[key].add(step, kl)
     for (latent, control), search in searches.items():
         for target in targets:
-            step, kl = search.best(target)
-            is_reached = abs(kl - target) <= _TOLERANCE * target
-            found = {"strength": strength_of(step), "kl": kl, "n": len(places[latent])}
-            error = None if is_reached else OUT_OF_REACH
-            yield {"latent": latent, "control": control, "target": target, **found, "error": error}
+            strength, kl, error = search.found(target)
+            found = {"strength": strength, "kl": kl, "error": error}
+            yield {"latent": latent, "control": control, "target": target, "n": len(places[latent]), **found}

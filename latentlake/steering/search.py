@@ -9,6 +9,9 @@ from math import inf, isnan
 from latentlake.protocols import Prompted
 from latentlake.steering.pushes import Push
 
+OUT_OF_REACH = "kl_out_of_reach"
+
+_TOLERANCE = 0.1  # of a target, by which a divergence may miss it
 # Strengths are whole powers of 2 ** (1 / 32), so that no last digit of a divergence changes one. Divergence grows about with the
 # square of the strength: the nearest of them is within 3 % of any target.
 _STEPS = 32
@@ -52,6 +55,11 @@ class Search:
         near = [each for each in self._around(target) if each is not None and self.known[each] < inf]
         step = min(near, key=lambda each: abs(self.known[each] - target), default=min(self.known))
         return step, self.known[step]
+
+    def found(self, target: float) -> tuple[float, float, str | None]:
+        """The strength that was found, the divergence there, and the error where that is not the target's."""
+        step, kl = self.best(target)
+        return strength_of(step), kl, None if abs(kl - target) <= _TOLERANCE * target else OUT_OF_REACH
 
     def _around(self, target: float) -> tuple[int | None, int | None]:
         """The first step that is known to reach the target, and before it the last one: divergence need not grow all the way."""
