@@ -116,7 +116,7 @@ def _drawn(
 def pearson_coverages(draws: int, seed: int = 0) -> list[Coverage]:
     """Of Pearson's r over the tokens of windows, by how activations and predictions are spread, and class sizes."""
     settings = product(SIMULATED, ((5, 5), (10, 10), (10, 0), (25, 25), (50, 0), (50, 50)))
-    return [_pearson(*each, draws, np.random.default_rng([seed, n])) for n, each in enumerate(settings)]
+    return [_pearson(kind, sizes, draws, np.random.default_rng([seed, n])) for n, (kind, sizes) in enumerate(settings)]
 
 
 def _pearson(kind: str, sizes: tuple[int, int], draws: int, chance: np.random.Generator) -> Coverage:

@@ -20,6 +20,7 @@ from latentlake.origins import Origins
 from latentlake.pending import ASKING, Pending
 from latentlake.plan import Plan, Planned, State
 from latentlake.protocols import Reply
+from latentlake.scorers import WindowScorer
 
 _PREPARED = 8  # partitions of a stage whose calls are counted; from more, the rest follows
 _SCHEMA = {
@@ -80,7 +81,7 @@ class Estimator:
     def _calls(self, stage: Stage, planned: Sequence[Planned]) -> _Calls:
         stale = [each for each in planned if each.state is State.STALE]
         waiting = [each for each in planned if each.state is State.WAITING]
-        if self._is_by_token(stage):  # what is prepared is but the first token's
+        if self._in_a_row(stage) > 1:  # what is prepared is but the first token's
             waiting, stale = [*stale, *waiting], []
         calls = self._prepared(stage, stale)
         most = self._most(stage, waiting)
@@ -110,8 +111,13 @@ class Estimator:
             self._counted |= keys
         return found
 
-    def _is_by_token(self, stage: Stage) -> bool:
-        return stage.kind == "scores" and self._flow.study.scorers[stage.constants["scorer"]].is_by_token
+    def _in_a_row(self, stage: Stage) -> int:
+        """Calls that follow from one another, for each that a method counts: one a token, where a scorer asks by token."""
+        study = self._flow.study
+        scorer = study.scorers[stage.constants["scorer"]] if stage.kind == "scores" else None
+        if not isinstance(scorer, WindowScorer) or not scorer.is_by_token:
+            return 1
+        return study.length_of(study.samples[scorer.sample])
 
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:
         study, is_scorer = self._flow.study, stage.kind == "scores"
@@ -122,8 +128,7 @@ class Estimator:
         if not llms or not choice.most_calls:
             return {}
         latents = sum(self._latents(stage.values(each.partition)) for each in waiting)
-        each = study.length_of(study.samples[choice.sample]) if self._is_by_token(stage) else 1
-        return {llms[0]: latents * choice.most_calls * each} if latents else {}
+        return {llms[0]: latents * choice.most_calls * self._in_a_row(stage)} if latents else {}
 
     def _latents(self, values: Mapping[str, str]) -> int:
         """Latents of a block that are asked about, at most."""
