@@ -81,7 +81,7 @@ class Estimator:
     def _calls(self, stage: Stage, planned: Sequence[Planned]) -> _Calls:
         stale = [each for each in planned if each.state is State.STALE]
         waiting = [each for each in planned if each.state is State.WAITING]
-        if self._is_by_token(stage):  # what is prepared is but the first token's
+        if self._in_a_row(stage) > 1:  # what is prepared is but the first token's
             waiting, stale = [*stale, *waiting], []
         calls = self._prepared(stage, stale)
         most = self._most(stage, waiting)
@@ -111,8 +111,13 @@ class Estimator:
             self._counted |= keys
         return found
 
-    def _is_by_token(self, stage: Stage) -> bool:
-        return stage.kind == "scores" and self._flow.study.scorers[stage.constants["scorer"]].is_by_token
+    def _in_a_row(self, stage: Stage) -> int:
+        """Calls that follow from one another, for each that a method counts: one a token, where a scorer asks by token."""
+        study = self._flow.study
+        scorer = study.scorers[stage.constants["scorer"]] if stage.kind == "scores" else None
+        if not isinstance(scorer, WindowScorer) or not scorer.is_by_token:
+            return 1
+        return study.length_of(study.samples[scorer.sample])
 
     def _most(self, stage: Stage, waiting: Sequence[Planned]) -> dict[str, int]:
         study, is_scorer = self._flow.study, stage.kind == "scores"
@@ -123,10 +128,11 @@ class Estimator:
         if not llms or not choice.most_calls:
             return {}
         latents = sum(self._latents(stage.values(each.partition)) for each in waiting)
-        each = 1
-        if isinstance(choice, WindowScorer) and choice.is_by_token:
-            each = study.length_of(study.samples[choice.sample])
-        return {llms[0]: latents * choice.most_calls * each} if latents else {}
+        targets = [
+            len(study.interventions[name].kl) for mark, name in choice.references() if mark.stage == "continuations"
+        ]
+        times = self._in_a_row(stage) * max(targets, default=1)
+        return {llms[0]: latents * choice.most_calls * times} if latents else {}
 
     def _latents(self, values: Mapping[str, str]) -> int:
         """Latents of a block that are asked about, at most."""

@@ -421,7 +421,7 @@ def test_what_changes_makes_stale_what_lies_below_it(bench: Workbench) -> None:
     bench.study["samples"]["prompts"]["seed"] = 5
     assert bench.stale() == {"examples/prompts": 2}
     computed = bench.run()
-    assert set(computed) <= {"examples/prompts", *below}
+    assert set(computed) <= {"examples/prompts", *below, "agreements"}
 
 
 def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> None:

@@ -79,11 +79,6 @@ class Scorer(Choices):
         return (NONE,)
 
     @property
-    def is_by_token(self) -> bool:
-        """Whether each of `most_calls` is one for each token of a window, of which the later follow from the answers before."""
-        return False
-
-    @property
     def most_calls(self) -> int:
         """Model calls for one latent, at most, the controls' included."""
         return 0
@@ -136,6 +131,11 @@ class WindowScorer(Scorer):
     def needs_negatives(self) -> bool:
         """Whether the sample must draw windows in which the latent does not fire."""
         return True
+
+    @property
+    def is_by_token(self) -> bool:
+        """Whether each of `most_calls` is one for each token of a window, of which the later follow from the answers before."""
+        return False
 
     def shown(self, windows: pl.LazyFrame) -> pl.DataFrame:
         """Which windows of the sample are judged, with the ``text`` that the judge reads of each, and ``is_activating``: whether

@@ -48,6 +48,12 @@ class Intervention(Scorer):
         """Those that are named."""
         return self.explainers
 
+    @property
+    def most_calls(self) -> int:
+        """For each target, of each prompt: two explanations after the clean text and after the pushed one, and the latent's own
+        after that of a random direction."""
+        return 5 * self.most_prompts
+
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """A row for each explanation, target and prompt, in the order of latents, controls, targets and ranks."""
         said = work.frame(f"continuations/{self.intervention}").filter(pl.col("rank") < self.most_prompts).collect()
