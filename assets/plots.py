@@ -29,7 +29,12 @@ _DENSITY_BIN = 0.25
 _SCORE_BINS = 20
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
 _TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
-_EXPLANATIONS = {OWN: "#4c78a8", "another latent": "#f58518", "nothing": "#bab0ac"}
+_EXPLANATIONS = {
+    OWN: "#4c78a8",
+    "another latent": "#f58518",
+    "nothing": "#bab0ac",
+    "the latent, random push": "#72b7b2",
+}
 
 
 def image(chart: Callable[..., alt.TopLevelMixin], *frames: pl.DataFrame) -> str:

@@ -51,8 +51,10 @@ def write_coder(folder: Path) -> None:
     rows = _unembedding(quickstart.model)[[token for word in words for token in _token(quickstart.subject, word)]]
     directions = torch.nn.functional.normalize(rows, dim=1)
     contexts = [context.tokens for context in quickstart.contexts]
+    length = len(contexts[0])
     states = torch.cat([each["layers.29"] for _, each in quickstart.subject.activations(contexts, ["layers.29"])])
-    thresholds = np.quantile((states.float() @ directions.T).numpy(), 1 - _FIRING, axis=0)
+    spoken = states.float().reshape(-1, length, states.shape[1])[:, 1:].flatten(0, 1)  # of BOS it is of another size
+    thresholds = np.quantile((spoken @ directions.T).numpy(), 1 - _FIRING, axis=0)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "w_enc": directions.T.contiguous(),

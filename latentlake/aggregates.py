@@ -11,7 +11,7 @@ import polars as pl
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
-from latentlake.scorers import EMPTY, NONE, SHUFFLED
+from latentlake.scorers import EMPTY, NONE, RANDOM_DIRECTION, SHUFFLED
 from latentlake.view import View
 
 By = Literal["decile", "source", "target"]
@@ -19,7 +19,7 @@ BY: tuple[str, ...] = get_args(By)
 OWN = "the latent"
 MAIN = "main"  # in the place of a metric: of each scorer the one by which latents are compared
 
-_WHOSE = {SHUFFLED: "another latent", EMPTY: "nothing"}
+_WHOSE = {SHUFFLED: "another latent", EMPTY: "nothing", RANDOM_DIRECTION: "the latent, random push"}
 _GROUP = ("dictionary", "explainer", "scorer", "metric")
 _LEVELS = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
 
