@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
+    "latentlake/stopping": ["latentlake.metrics"],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
     "latentlake/stages": [
         f"latentlake.{name}"
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"
-        for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
+        for name in ("choices", "digest", "marking", "protocols", "registry", "scorers", "scoring", "stopping", "work")
     ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")

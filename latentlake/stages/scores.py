@@ -25,7 +25,7 @@ def compute(work: Work) -> Tables:
         given = _given(explained, work.study.seed, scorer.controls)
     judgements = _whole(scorer.judgements(work, given))
     scores, slices = scorer.score(given, judgements)
-    tables = {"judgements": judgements, "scores": scores, "slices": slices}
+    tables = {"judgements": judgements.select(_columns().names()), "scores": scores, "slices": slices}
     return {name: rows.with_columns(**work.columns(len(rows))) for name, rows in tables.items()}
 
 
@@ -73,8 +73,12 @@ def _given(explained: pl.DataFrame, seed: int, controls: tuple[str, ...]) -> pl.
 
 
 def _whole(judgements: pl.DataFrame) -> pl.DataFrame:
-    """Rows with all columns of the table but the partition's."""
+    """Rows with all columns of the table but the partition's, and the scorer's own."""
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in _columns().items() if name not in judgements.columns]
+    return judgements.with_columns(missing)
+
+
+def _columns() -> pl.Schema:
+    """Columns of the table without the partition's."""
     table = TABLES["judgements"]
-    schema = table.empty().drop(table.partition_by).schema
-    missing = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in judgements.columns]
-    return judgements.with_columns(missing).select(schema.names())
+    return table.empty().drop(table.partition_by).schema
