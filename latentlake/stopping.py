@@ -182,7 +182,7 @@ class _Reached:
     specificity: np.ndarray
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _reached(rule: Rule, looks: tuple[Look, ...]) -> _Reached:
     """One look after the other: an order that comes to an outcome came to fewer hits and rejections at the look before.
 
