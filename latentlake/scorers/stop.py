@@ -132,9 +132,10 @@ def with_stops(scores: pl.DataFrame, judgements: pl.DataFrame, stop: Stop) -> pl
         n_left=(pl.col("n_shown") - pl.col("n")).cast(pl.Int64),
         value=value,
     )
+    ends = pl.min_horizontal("look_low", "value"), pl.max_horizontal("look_high", "value")
     return found.with_columns(
-        low=pl.coalesce(pl.min_horizontal("look_low", "value"), "low"),
-        high=pl.coalesce(pl.max_horizontal("look_high", "value"), "high"),
+        low=pl.when(pl.col("look_low").is_not_null()).then(ends[0]).otherwise("low"),
+        high=pl.when(pl.col("look_high").is_not_null()).then(ends[1]).otherwise("high"),
     ).select(scores.drop("n_shown", "estimate").columns)
 
 
