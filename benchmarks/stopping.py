@@ -12,15 +12,21 @@ from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
+from scipy.stats import norm
 
 from latentlake.metrics import balanced_accuracy_interval
-from latentlake.stopping import Look, Rule, estimates, interval, levels
+from latentlake.stopping import Look, Rule, Spending, estimates, interval, levels, pocock_like
 
 WINDOWS, WAVE = 100, 10
 ACCURACIES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 EQUAL = tuple((each, each) for each in ACCURACIES)
 UNEQUAL = tuple(pair for pair in product(ACCURACIES, ACCURACIES) if pair[0] < pair[1])
 RULES = [*(Rule(threshold, width) for width in (None, 0.2, 0.15) for threshold in (0.6, 0.7, 0.8)), Rule(None, 0.2)]
+SPENDINGS: dict[str, Spending] = {
+    "like Pocock's": pocock_like,
+    "like O'Brien and Fleming's": lambda t: np.asarray(4 * norm.sf(norm.isf(0.05 / 4) / np.sqrt(t))),
+    **{f"power {power}": lambda t, power=power: np.asarray(0.05 * t**power) for power in (0.5, 1, 2, 3)},  # type: ignore[misc]
+}
 Judge = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
@@ -59,10 +65,11 @@ def simulate(
     chance: np.random.Generator,
     windows: int = WINDOWS,
     wave: int = WAVE,
+    spending: Spending = pocock_like,
 ) -> Outcome:
     """Latents judged in waves until they are decided."""
     sizes = [min(start + wave, windows) for start in range(0, windows, wave)]
-    looks = tuple(Look(n, n, level) for n, level in zip(sizes, levels(tuple(map(float, sizes))), strict=True))
+    looks = tuple(Look(n, n, level) for n, level in zip(sizes, levels(tuple(map(float, sizes)), spending), strict=True))
     ends = np.array(sizes) - 1
     hits, rejections = (np.cumsum(each(chance, draws, windows), axis=1)[:, ends] for each in (firing, silent))
     found = {name: np.empty(draws) for name in ("n", "value", "plain", "low", "high")}
@@ -128,12 +135,16 @@ def figures(rule: Rule, truth: float, found: Outcome) -> Figures:
     return Figures(*((float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))) for values in each))
 
 
-def summary(rule: Rule, judges: Sequence[tuple[float, float]], draws: int, seed: int = 0) -> Figures:
+def summary(
+    rule: Rule, judges: Sequence[tuple[float, float]], draws: int, seed: int = 0, spending: Spending = pocock_like
+) -> Figures:
     """Over judges, by sensitivity and specificity: means; of ``wrong``, ``held`` and the biases those of the worst judge."""
     rows = []
     for number, (one, other) in enumerate(judges):
         chance = np.random.default_rng([seed, number])
-        rows.append(figures(rule, (one + other) / 2, simulate(rule, judge(one), judge(other), draws, chance)))
+        rows.append(
+            figures(rule, (one + other) / 2, simulate(rule, judge(one), judge(other), draws, chance, spending=spending))
+        )
     found: dict[str, Mean] = {}
     for field in fields(Figures):
         means = [getattr(row, field.name) for row in rows]
@@ -148,6 +159,9 @@ def summary(rule: Rule, judges: Sequence[tuple[float, float]], draws: int, seed:
 
 def table(draws: int) -> Iterator[str]:
     """Lines to print."""
+    for name, spending in SPENDINGS.items():
+        saved = [summary(Rule(threshold), EQUAL, draws, spending=spending).saved[0] for threshold in (0.6, 0.7, 0.8)]
+        yield f"spending {name:27} saves {np.mean(saved):.3f} of windows, of judges with equal rates"
     names = [field.name for field in fields(Figures)]
     yield f"{'threshold':>9} {'width':>5} {'judges':>8} " + " ".join(f"{name:>13}" for name in names)
     for rule, (name, judges) in product(RULES, (("equal", EQUAL), ("unequal", UNEQUAL))):

@@ -33,8 +33,11 @@ def pocock_like(fraction: np.ndarray) -> np.ndarray:
     return np.asarray((1 - LEVEL) * np.log1p(np.expm1(1) * fraction))
 
 
+Spending = Callable[[np.ndarray], np.ndarray]
+
+
 @lru_cache(maxsize=4096)
-def levels(information: tuple[float, ...]) -> tuple[float, ...]:
+def levels(information: tuple[float, ...], spending: Spending = pocock_like) -> tuple[float, ...]:
     """Level of the interval at each look, such that all hold together with 95 %.
 
     ``information``: what is planned to be known up to each look, in any unit. A look that brings none has the level of the one
@@ -44,7 +47,7 @@ def levels(information: tuple[float, ...]) -> tuple[float, ...]:
     if not len(known):
         return tuple(1.0 for _ in information)
     fractions = known / known[-1]
-    found = 2 * ndtr(boundaries(pocock_like(fractions), fractions)) - 1
+    found = 2 * ndtr(boundaries(spending(fractions), fractions)) - 1
     by_information = dict(zip(known.tolist(), found.tolist(), strict=True))
     return tuple(by_information.get(each, 1.0) for each in information)
 
