@@ -36,9 +36,10 @@ def aggregates(
     ``metric``, ``explainer``, ``scorer``: of these alone; the metric `main` is each scorer's main one. Columns beside the groups:
     ``latents`` that have a score; its ``mean`` over latents with the 95 % interval by Student's t, ``low`` and ``high``, null for
     a single latent; ``firing_weighted``, the mean with latents counted by the tokens on which they fire; ``min``, ``p10``,
-    ``p25``, ``median``, ``p75``, ``p90``, ``max``; ``judgements`` and how many of them ``failed``. Of a control, over the
-    ``pairs`` of its score and that of the latent's own explanation: the mean ``difference``, own less control, with its interval
-    ``difference_low`` and ``difference_high``, and the share of latents whose own score is ``above``.
+    ``p25``, ``median``, ``p75``, ``p90``, ``max``; ``judgements`` and how many of them ``failed``; where scorers stop when a score
+    is decided, the share of windows that this ``saved``. Of a control, over the ``pairs`` of its score and that of the latent's
+    own explanation: the mean ``difference``, own less control, with its interval ``difference_low`` and ``difference_high``, and
+    the share of latents whose own score is ``above``.
 
     Raises:
         LakeError: there are no scores of that metric, explainer or scorer.
@@ -46,7 +47,8 @@ def aggregates(
     wanted = {"metric": None if metric == MAIN else metric, "explainer": explainer, "scorer": scorer}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     keys = [*_GROUP, *([by] if by else [])]
-    scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
+    no_stops = {"n_left": pl.lit(None, pl.Int64)}  # a slice does not say
+    scored = view.slices.filter(pl.col(by).is_not_null()).with_columns(**no_stops) if by else view.scores
     scored = scored.filter(is_main(view)) if metric == MAIN else scored
     found = []
     for each in _metrics(scored, chosen) or [""]:  # one by one, for room; without scores there are columns, and no rows
@@ -54,7 +56,8 @@ def aggregates(
         summed, paired = pl.collect_all([_summed(view, own, keys), _paired(own, keys)], engine="streaming")
         found.append(summed.join(paired, on=[*keys, "control"], how="left", nulls_equal=True))
     both = _with_ends(_with_ends(pl.concat(found), "mean", ""), "difference", "difference_")
-    return both.select(*keys, "control", pl.exclude(*keys, "control", "^.*deviation$")).sort(
+    unsaid = ["saved"] if both["saved"].is_null().all() else []
+    return both.select(*keys, "control", pl.exclude(*keys, *unsaid, "control", "^.*deviation$")).sort(
         [*keys, "control"], nulls_last=False
     )
 
@@ -114,8 +117,15 @@ def _summed(view: View, scored: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
             max=value.max(),
             judgements=pl.col("n").sum(),
             failed=pl.col("n_failed").sum(),
+            saved=_saved(),
         )
     )
+
+
+def _saved() -> pl.Expr:
+    """Share of windows that were not judged; null where all always are."""
+    left = pl.col("n_left").sum()
+    return pl.when(pl.col("n_left").is_not_null().any()).then(left / (left + pl.col("n").sum()))
 
 
 def _paired(scored: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:

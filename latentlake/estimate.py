@@ -84,11 +84,17 @@ class Estimator:
         if self._in_a_row(stage) > 1:  # what is prepared is but the first token's
             waiting, stale = [*stale, *waiting], []
         calls = self._prepared(stage, stale)
+        if calls.by_llm.total() and self._may_stop(stage):
+            calls.kind = "at most"
         most = self._most(stage, waiting)
         if most:
             calls.by_llm.update(most)
             calls.kind = "at most"
         return calls
+
+    def _may_stop(self, stage: Stage) -> bool:
+        """Whether the answers may make some of the calls needless; as they are counted, all fail, and decide nothing."""
+        return stage.kind == "scores" and self._flow.study.scorers[stage.constants["scorer"]].may_stop
 
     def _prepared(self, stage: Stage, stale: Sequence[Planned]) -> _Calls:
         """Calls of partitions whose inputs are there; of many, of some drawn by hash."""

@@ -361,6 +361,8 @@ class Flow:
         one dictionary each, and enters through `Origins`.
         """
         own = choice.model_dump(mode="json", exclude={"explainers", "files"})
+        if own.get("stop", own) is None:  # as before there was such a setting
+            del own["stop"]
         inlined: dict[str, Any] = {"settings": own, **(more or {})}
         for mark, name in choice.references():
             if mark.section == "prompts":

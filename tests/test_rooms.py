@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/correlation": ["latentlake.metrics", "latentlake.scoring"],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
+    "latentlake/stopping": ["latentlake.metrics"],
     "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
     "latentlake/stages": [
         f"latentlake.{name}"
@@ -56,7 +57,9 @@ MAY_IMPORT = {
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"
-        for name in ("choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "work")
+        for name in (
+            "choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "stopping", "work",
+        )
     ],
     "latentlake/engines": [
         f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")

@@ -3,7 +3,8 @@
 A control is another latent's explanation (`shuffled`), or an empty one. Differences are of the latents' own scores from the
 control's, paired over latents. Deciles are of activation, from 0, the weakest; sources, how silent windows were drawn; targets,
 how far an intervention was to go. Scorers that judge no explanation have the explainer `none` and no controls. Chance is .5 of an
-AUROC, and .2 of the intruder's accuracy.
+AUROC, and .2 of the intruder's accuracy. Where judging stops when a score is decided, `saved` is the share of windows that needed
+no judgement.
 """
 
 import argparse
@@ -48,4 +49,5 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
     difference = with_interval("difference", "difference_low", "difference_high").alias("own less it")
     groups = ["dictionary", "explainer", "scorer", *apart]
     figures = [with_interval("mean", "low", "high"), *more, pl.col("latents"), difference, two_digits("above")]
-    return rows.select(*groups, judged(), *figures, "failed").with_columns(pl.col(pl.String).fill_null(""))
+    saved = [two_digits("saved")] if "saved" in rows.columns else []
+    return rows.select(*groups, judged(), *figures, "failed", *saved).with_columns(pl.col(pl.String).fill_null(""))

@@ -83,6 +83,11 @@ class Scorer(Choices):
         """Model calls for one latent, at most, the controls' included."""
         return 0
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether fewer may be made: it follows from the answers."""
+        return False
+
     def known(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """``given`` with what is known of latents beforehand, in more columns, and as ``error`` why nothing is to be judged."""
         return given
@@ -97,7 +102,9 @@ class Scorer(Choices):
         raise NotImplementedError
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows of ``scores`` and ``slices`` without the columns of the partition, out of rows of ``judgements``."""
+        """Rows of ``scores`` and ``slices`` without the columns of the partition, out of rows of ``judgements``, which have all
+        columns of the table and the scorer's own.
+        """
         raise NotImplementedError
 
 
@@ -149,10 +156,17 @@ class WindowScorer(Scorer):
 
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """A row for each explanation and window, in the order of latents, controls and ranks."""
+        return self._judged(work, self._cases(work, given))
+
+    def _cases(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
+        """What is to be judged: each explanation beside each window."""
         windows = self.shown(work.frame(f"examples/{self.sample}"))
         windows = windows.with_columns(order=_order(windows, work.study.seed))
         rows = given.filter(pl.col("explanation").is_not_null()).drop("error").join(windows, on="latent")
-        rows = rows.sort("latent", "control", "is_activating", "source", "rank", nulls_last=False)
+        return rows.sort("latent", "control", "is_activating", "source", "rank", nulls_last=False)
+
+    def _judged(self, work: "Work", rows: pl.DataFrame) -> pl.DataFrame:
+        """The same with the judgements, in their order."""
         cases = [Case(*each) for each in rows.select("latent", "explanation", "text", "control", "order").iter_rows()]
         answers = answered(self.judge(work, cases) if cases else [])
         return pl.concat([rows.drop("explanation", "rank", "text", "order"), answers], how="horizontal")

@@ -36,8 +36,7 @@ class Fuzzing(Labelling):
     @property
     def most_calls(self) -> int:
         """One for so many windows, of each kind, and each explanation."""
-        kinds = 1 + len(set(self.negatives))
-        return super().most_calls * kinds // 2 + kinds
+        return self._calls(1 + len(set(self.negatives)))
 
     @property
     def needs_negatives(self) -> bool:

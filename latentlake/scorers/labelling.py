@@ -12,12 +12,14 @@ from itertools import groupby, product
 from math import exp, inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import polars as pl
 from pydantic import model_validator
 
 from latentlake.choices import LLMName, Positive, Refers
 from latentlake.marking import in_a_line
 from latentlake.protocols import UNPARSED, Answer, Asked, Choose, Generate, Likely, Reply
 from latentlake.scorers import EXPLANATIONS, Case, Judgement, WindowScorer
+from latentlake.scorers.stop import Stop, in_waves, with_stops
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -33,6 +35,8 @@ class Labelling(WindowScorer):
 
     Of one: ``yes``, ``no`` are the answers whose probabilities are compared. Of several: ``is_formed``: whether the engine holds
     replies to their form; ``probabilities``: whether it is asked for log-probabilities, which not all servers give.
+
+    ``stop``: when no more windows of a latent are judged; by default all are.
     """
 
     is_labelling: ClassVar[bool] = True
@@ -43,6 +47,7 @@ class Labelling(WindowScorer):
     no: str = " no"
     is_formed: bool = True
     probabilities: bool = True
+    stop: Stop | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +67,31 @@ class Labelling(WindowScorer):
     @property
     def most_calls(self) -> int:
         """One for so many windows, activating or not, and each explanation."""
-        return EXPLANATIONS * -(-2 * self.windows // self.together)
+        return self._calls(2)
+
+    @property
+    def may_stop(self) -> bool:
+        """Where it is told when to."""
+        return self.stop is not None
+
+    def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
+        """Of all windows, or wave by wave until the score of a latent is decided; then with the ``wave`` of each."""
+        if self.stop is None:
+            return super().judgements(work, given)
+        # A wave is the windows of so many ranks. Where the second half of ranks is shown as well (`needs`), with other marks,
+        # it goes with the first.
+        wave = pl.col("rank") % self.windows // self.stop.wave
+        rows = self._cases(work, given).with_columns(wave=wave)
+        order = ["latent", "control", "is_activating", "source", "rank"]
+        judged = in_waves(rows, self.stop, lambda each: self._judged(work, each).with_columns(each["rank"]))
+        return judged.sort(order, nulls_last=False).drop("rank")
+
+    def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """AUROC and rates; where judging may stop, balanced accuracy, sensitivity and specificity allow for that, and the others,
+        as all slices, are as if so many windows had been asked for.
+        """
+        scores, slices = super().score(given, judgements)
+        return scores if self.stop is None else with_stops(scores, judgements, self.stop), slices
 
     def judge(self, work: "Work", cases: Sequence[Case]) -> Sequence[Judgement]:
         """Labels, with probabilities of yes where the model gives them."""
@@ -82,6 +111,11 @@ class Labelling(WindowScorer):
             read = [_compared(answer)] if self.together == 1 else _labelled(answer, len(places))
             judgements.update(zip(places, read, strict=True))
         return [judgements[place] for place in range(len(cases))]
+
+    def _calls(self, kinds: int) -> int:
+        """Calls for a latent of whose windows so many kinds are shown, as many of each; no prompt shows windows of two waves."""
+        sizes = [self.windows] if self.stop is None else self.stop.sizes(self.windows)
+        return sum(EXPLANATIONS * -(-kinds * size // self.together) for size in sizes)
 
     def _filling(self, cases: Sequence[Case]) -> dict[str, str]:
         texts = [in_a_line(case.text) for case in cases]
