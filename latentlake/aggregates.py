@@ -33,13 +33,13 @@ def aggregates(
 ) -> pl.DataFrame:
     """A row for each dictionary, explainer, scorer, metric and control, and with ``by`` for each decile, source or target.
 
-    ``metric``, ``explainer``, ``scorer``: of these alone; the metric `main` is each scorer's main one. Columns beside the groups:
-    ``latents`` that have a score; its ``mean`` over latents with the 95 % interval by Student's t, ``low`` and ``high``, null for
-    a single latent; ``firing_weighted``, the mean with latents counted by the tokens on which they fire; ``min``, ``p10``,
-    ``p25``, ``median``, ``p75``, ``p90``, ``max``; ``judgements`` and how many of them ``failed``; where scorers stop when a score
-    is decided, the share of windows that this ``saved``. Of a control, over the ``pairs`` of its score and that of the latent's
-    own explanation: the mean ``difference``, own less control, with its interval ``difference_low`` and ``difference_high``, and
-    the share of latents whose own score is ``above``.
+    ``metric``, ``explainer``, ``scorer``: of these alone; the metric `main` is each scorer's main one. Columns beside the
+    groups: ``latents`` that have a score; its ``mean`` over latents with the 95 % interval by Student's t, ``low`` and
+    ``high``, null for a single latent; ``firing_weighted``, the mean with latents counted by the tokens on which they fire;
+    ``min``, ``p10``, ``p25``, ``median``, ``p75``, ``p90``, ``max``; ``judgements`` and how many of them ``failed``; where
+    scorers stop when a score is decided, the share of windows that this ``saved``. Of a control, over the ``pairs`` of its
+    score and that of the latent's own explanation: the mean ``difference``, own less control, with its interval
+    ``difference_low`` and ``difference_high``, and the share of latents whose own score is ``above``.
 
     Raises:
         LakeError: there are no scores of that metric, explainer or scorer.
