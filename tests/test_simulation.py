@@ -291,7 +291,7 @@ def test_a_study_is_simulated_shown_and_traced(
     run = materialized.prepare()
     estimated = Estimator(run.plan(), run.flow, run.lake, run.origins).table()
     (calls, are) = estimated.filter(asset="scores/default/simulation").select("calls", "calls_are").row(0)
-    assert materialized.run() == {"scores/default/simulation": 2}
+    assert materialized.run() == {"scores/default/simulation": 2, "agreements": 1}
     view = materialized.view()
     made = view.calls.filter(asset="scores/default/simulation").collect().height
     assert made == calls if at_once else 0 < made <= calls
