@@ -319,7 +319,7 @@ def test_an_unknown_run_is_refused_and_the_last_ones_named(history: History, tex
     for ask in (moment, around):
         with pytest.raises(LakeError, match="no run begins with") as refused:
             ask(view, text)
-        assert last_run(view, "scores/default/detection") in str(refused.value)
+        assert last_run(view, "agreements") in str(refused.value)
 
 
 def test_a_beginning_of_several_runs_is_refused(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

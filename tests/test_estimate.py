@@ -97,7 +97,7 @@ def test_the_plan_is_printed_with_reasons(
     materialized: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(materialized, monkeypatch, "plan") == 0
-    assert "nothing to compute: all 29 partitions are up to date" in capsys.readouterr().out
+    assert "nothing to compute: all 30 partitions are up to date" in capsys.readouterr().out
     change_prompt(materialized)
     assert command(materialized, monkeypatch, "plan") == 0
     printed = capsys.readouterr().out
@@ -105,7 +105,7 @@ def test_the_plan_is_printed_with_reasons(
     assert "scores/default/surprisal" not in printed
     assert command(materialized, monkeypatch, "plan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [each["partition"] for each in plan["partitions"]] == ["0|one", "1|one"]
+    assert [each["partition"] for each in plan["partitions"]] == ["one", "0|one", "1|one"]  # the first of agreements
 
 
 def test_every_reason_is_true(materialized: Workbench) -> None:
@@ -133,7 +133,7 @@ def test_prune_deletes_what_is_no_longer_in_the_study(
         assert lake.scan(table, {"scorer": "detection"}).collect().height > 0
     assert lake.scan("calls").collect().height == calls
     assert materialized.prepare().plan().orphans == []
-    assert materialized.run() == {}
+    assert materialized.run() == {"agreements": 1}  # of those that are left
     materialized.study["scorers"]["surprisal"] = {
         "method": "surprisal", "explainers": ["default"], "sample": "test", "windows": 4, "llm": "judge",
     }  # fmt: skip
