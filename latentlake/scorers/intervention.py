@@ -56,7 +56,10 @@ class Intervention(Scorer):
 
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """A row for each explanation, target and prompt, in the order of latents, controls, targets and ranks."""
-        said = work.frame(f"continuations/{self.intervention}").filter(pl.col("rank") < self.most_prompts).collect()
+        said = work.frame(f"continuations/{self.intervention}").collect()
+        said = said.filter(
+            pl.col("rank").rank("dense").over("latent") <= self.most_prompts
+        )  # not every window is a prompt
         clean = said.filter(pl.col("target").is_null()).select(*_PLACE, clean="text", clean_error="error")
         pushed = said.filter(pl.col("target").is_not_null()).select(
             *_PLACE, "rank", "decile", "source", "target", "kl", "text", push="control", failed="error"
@@ -80,11 +83,13 @@ class Intervention(Scorer):
     def _judge(self, work: "Work", rows: pl.DataFrame) -> list[Judgement]:
         """What each push does to each explanation, one at a time in order."""
         wanted = rows.filter(pl.col("failed").is_null())
-        pairs = [
-            (latent, text, explanation)
-            for latent, explanation, *texts in wanted.select("latent", "explanation", "text", "clean").iter_rows()
-            for text in texts
-        ]
+        pairs = list(
+            dict.fromkeys(
+                (latent, text, explanation)
+                for latent, explanation, *texts in wanted.select("latent", "explanation", "text", "clean").iter_rows()
+                for text in texts
+            )
+        )
         answers = dict(zip(pairs, self._ask(work, pairs), strict=True))
         return [
             Judgement(error=failed)
