@@ -311,6 +311,13 @@ def test_a_failed_call_is_a_failure_of_its_prompt() -> None:
     assert own["failures"] == [{"error": "timeout", "n": 1}]
 
 
+@pytest.mark.parametrize("logprobs", [(-inf, -1.0), (nan,), (), None])
+def test_log_probabilities_that_are_no_numbers_are_failures(logprobs: tuple[float, ...] | None) -> None:
+    found = scored(stub_of(lambda call: reply(logprobs=logprobs), l1="things l1"))
+    own = next(row for row in found["scores"] if row["control"] is None and row["metric"] == "nats")
+    assert (own["value"], own["error"], own["failures"]) == (None, "all_failed", [{"error": "no_logprobs", "n": 3}])
+
+
 def test_what_cannot_be_pushed_so_far_is_recorded_and_not_scored() -> None:
     said = continuations([1, 2]).with_columns(
         pl.when(latent=2, target=1.0).then(pl.lit("kl_out_of_reach")).otherwise("error").alias("error"),
