@@ -8,7 +8,7 @@ never does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ Sampling = Generate | Choose | Score
 def settings_of(sampling: Sampling) -> dict[str, Any]:
     """What a sampling says, without what came later and is not set: keys of calls and seeds of draws stay what they were."""
     later = {"choice": (), "schema": None, "likeliest": 0, "after": ""}
-    return {name: value for name, value in asdict(sampling).items() if name not in later or value != later[name]}
+    return {name: value for name, value in vars(sampling).items() if name not in later or value != later[name]}
 
 
 Role = Literal["system", "user", "assistant"]

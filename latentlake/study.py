@@ -316,6 +316,18 @@ class Study(Choices):
                         self._check_target(f"{section}.{name}", of, getattr(entry, "target"), mark.stage)  # noqa: B009
         return self
 
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "Study":
+        """Windows are as long as the shortest prompt that an intervention makes of them."""
+        for name, choice in self.interventions.items():
+            for sample in (choice.tune, choice.show, choice.score):
+                if sample is not None and choice.shortest > (length := self.length_of(self.samples[sample])):
+                    raise ValueError(
+                        f"interventions.{name}.shortest is {choice.shortest}, but windows of samples.{sample} have {length} "
+                        "tokens and make no prompt; name fewer, or a sample of longer windows"
+                    )
+        return self
+
     def _check_target(self, where: str, name: str, target: float, stage: str | None) -> None:
         choice = self.interventions[name]
         if target not in choice.kl:

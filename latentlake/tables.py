@@ -557,7 +557,12 @@ _DECLARED = (
                 "how many times the direction, of length 1, is added; null where none was sought",
                 True,
             ),
-            Column("kl", DOUBLE, "mean divergence over the tuning prompts at that strength, nats", True),
+            Column(
+                "kl",
+                DOUBLE,
+                "mean divergence over the tuning prompts at that strength, nats; null if no number",
+                True,
+            ),
             Column("n", INT, "tuning prompts"),
             Column(
                 "error",
@@ -608,7 +613,11 @@ _DECLARED = (
             Column("text", STRING, "what follows, null on failure", True),
             Column("kl", DOUBLE, "divergence KL(clean || pushed) of the next token's distribution, nats", True),
             Column(
-                "error", STRING, "`empty_text` where nothing was said; why there is no push, as in `strengths`", True
+                "error",
+                STRING,
+                "`empty_text` where nothing was said; `overflow` where the push is more than the subject's numbers hold; why "
+                "there is no push, as in `strengths`",
+                True,
             ),
             _CALL,
         ),

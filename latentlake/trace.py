@@ -73,7 +73,9 @@ def trace(view: View, dictionary: str, latent: int, explainer: str | None = None
         examples=examples,
         latents=latents,
         logits=_rows(view, "logits", concerned, latent).collect(),
-        continuations=_rows(view, "continuations", concerned, latent).sort("intervention", "rank", "target").collect(),
+        continuations=_rows(view, "continuations", concerned, latent)
+        .sort("intervention", "rank", "control", "target")
+        .collect(),
         dictionaries=_rows(view, "dictionaries", concerned).collect(),
         subject=view.subject.collect(),
         llms=_rows(view, "llms", concerned).sort("llm").collect(),

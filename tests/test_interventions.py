@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from math import inf, nan
 from pathlib import Path
@@ -16,13 +17,19 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from scipy.stats import t
 
+from latentlake.coders.coder import SparseCoder
+from latentlake.coders.neurons import neurons
 from latentlake.errors import InputError, StudyError
+from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.prompts import Prompt
-from latentlake.protocols import Call, Reply, Score
+from latentlake.protocols import Answer, Asked, Call, Reply, Score
 from latentlake.sampling.prompts import prompts_of
 from latentlake.scoring import averaged
+from latentlake.stages import continuations as continuations_stage
 from latentlake.stages import explanations, scores
+from latentlake.steering.pushes import Push
 from latentlake.steering.search import Search, strength_of
+from latentlake.steering.steered import Steered
 from latentlake.tables import TABLES
 from tests.stub import TIMEOUT, Stub, explanations_frame, reply, rows_of, study
 from tests.workbench import Workbench, open_instance
@@ -69,6 +76,12 @@ def test_a_prompt_has_one_bos_or_none() -> None:
     opened = frame(window([BOS, 12, 13, 14], [0, 0, 1, 0]))
     assert prompts_of(opened, BOS, 2)["tokens"].to_list() == [[BOS, 12, 13]]
     assert prompts_of(frame(window([11, 12, 13], [0, 0, 1])), None, 2)["tokens"].to_list() == [[11, 12, 13]]
+
+
+def test_a_separator_that_is_the_bos_token_stays_in_the_prompt() -> None:
+    """Many tokenizers have one token for both."""
+    rows = prompts_of(frame(window([11, BOS, 12, 13], [0, 0, 0, 2])), BOS, 2)
+    assert rows["tokens"].to_list() == [[BOS, 11, BOS, 12, 13]]
 
 
 def test_windows_that_fire_too_early_make_no_prompt() -> None:
@@ -134,6 +147,10 @@ def test_a_push_that_overflows_is_beyond_any_target() -> None:
     assert search.best(0.19)[1] == pytest.approx(0.19, rel=0.03)
 
 
+def test_a_divergence_that_is_never_a_number_is_none() -> None:
+    assert searched(lambda strength: nan, 1.0).found(1.0)[1:] == (None, "kl_out_of_reach")
+
+
 def test_a_divergence_that_falls_again_is_crossed_where_it_first_reaches_the_target() -> None:
     search = searched(lambda strength: strength if strength < 8 else 64 / strength, 1.5)
     assert strength_of(search.best(1.5)[0]) == pytest.approx(1.5, rel=0.03)
@@ -174,6 +191,39 @@ def test_scores_are_means_over_prompts_with_students_interval() -> None:
     assert found.filter(latent=2)["error"].to_list() == ["no_explanation"] * 2
     curve = slices.filter(metric="nats").sort("target").select("target", "value", "low").rows()
     assert curve == [(0.33, 0.25, None), (1.0, 2.0, pytest.approx(low))]
+
+
+# texts, by the stage alone
+
+
+def test_a_text_that_was_not_pushed_so_says_and_a_push_that_overflows_is_an_error() -> None:
+    """Of a push beyond the subject's numbers neither text nor divergence means anything."""
+    common = {"intervention": "pushed", "dictionary": "one", "block": 0, "latent": 3, "n": 4}
+    found = [
+        {**common, "target": 0.33, "strength": 1e39, "kl": 0.33},
+        {**common, "target": 1.0, "strength": 5.0, "kl": 0.5, "error": "kl_out_of_reach"},
+    ]
+    stub = Stub(
+        None, PUSHED, strengths__pushed=pl.DataFrame(found, schema=TABLES["strengths"].empty().schema),
+        examples__test=frame(window(list(range(10, 20)), [0.0] * 9 + [1.0])).collect(),
+        dictionaries=pl.DataFrame({"writes": ["h"]}),
+    )  # fmt: skip
+    subject = FakeSubject(width=4)
+
+    def steer(pushes: Mapping[str, Push], asked: Sequence[Asked]) -> list[Answer]:
+        replies = dict(each for batch in Steered(subject, pushes).run([each.call for each in asked]) for each in batch)
+        return [Answer("", replies[place]) for place in range(len(asked))]
+
+    handles = FakeHandles(lambda _: SparseCoder(neurons(4, 2)[0], "one"), subject, FakeLLM())
+    work = replace(stub.work("continuations/pushed"), handles=handles, steer=steer)
+    said = continuations_stage.compute(work)["continuations"]
+    assert isinstance(said, pl.DataFrame)
+    rows = said.select("target", "strength", "kl", "error", pl.col("text").is_null()).rows()
+    assert rows == [
+        (None, None, 0.0, None, False),
+        (0.33, 1e39, None, "overflow", True),
+        (1.0, None, None, "kl_out_of_reach", True),
+    ]
 
 
 # the scorer, every log-probability given by the test
@@ -246,6 +296,11 @@ def test_the_first_prompts_by_rank_are_judged() -> None:
     assert {row["context"] for row in rows} == {0, 1, 2, 3}  # most_prompts: 4
 
 
+def test_windows_that_make_no_prompt_are_not_counted() -> None:
+    said = continuations([1], prompts=9).filter(pl.col("rank") % 2 == 1)
+    assert {row["context"] for row in scored(stub_of(said=said, l1="things l1"))["judgements"]} == {1, 3, 5, 7}
+
+
 def test_a_failed_call_is_a_failure_of_its_prompt() -> None:
     def failing(call: Call) -> Reply:
         return TIMEOUT if call.suffix.startswith("Text: about l1 2") else likely(call)
@@ -254,6 +309,13 @@ def test_a_failed_call_is_a_failure_of_its_prompt() -> None:
     own = next(row for row in found["scores"] if row["control"] is None and row["metric"] == "nats")
     assert (own["value"], own["n"], own["n_failed"]) == (2.0, 3, 1)
     assert own["failures"] == [{"error": "timeout", "n": 1}]
+
+
+@pytest.mark.parametrize("logprobs", [(-inf, -1.0), (nan,), (), None])
+def test_log_probabilities_that_are_no_numbers_are_failures(logprobs: tuple[float, ...] | None) -> None:
+    found = scored(stub_of(lambda call: reply(logprobs=logprobs), l1="things l1"))
+    own = next(row for row in found["scores"] if row["control"] is None and row["metric"] == "nats")
+    assert (own["value"], own["error"], own["failures"]) == (None, "all_failed", [{"error": "no_logprobs", "n": 3}])
 
 
 def test_what_cannot_be_pushed_so_far_is_recorded_and_not_scored() -> None:
@@ -277,7 +339,9 @@ def test_every_text_and_explanation_is_asked_once() -> None:
     stub = stub_of(l1="things l1")
     scored(stub)
     calls = [each.call.suffix for each in stub.asked]
-    assert len(set(calls)) == 3 * 3  # clean, pushed and by a random direction: the texts are the same at both targets
+    assert (
+        len(calls) == len(set(calls)) == 3 * 3
+    )  # clean, pushed, by a random direction: texts are the same at both targets
 
 
 def test_the_words_between_text_and_explanation_are_where_it_begins() -> None:
@@ -330,6 +394,11 @@ def test_words_are_shown_by_how_far_they_rise_over_all_prompts() -> None:
         ("interventions", {"pushed": {"tune": "select", "score": "strong"}}, "it needs one of the split score"),
         ("interventions", {"pushed": {"tune": "select", "score": "test", "kl": [1, 1]}}, "named twice"),
         ("interventions", {"pushed": {"tune": "select", "score": "test", "kl": [0]}}, "greater than 0"),
+        (
+            "interventions",
+            {"pushed": {**SECTIONS["interventions"]["pushed"], "shortest": 33}},
+            "shortest is 33, .*select have 32",
+        ),
         ("interventions", {"pushed": {"tune": "select", "score": "test"}}, "explainers.change reads .*pushed.show"),
         ("scorers", {"intervention": {**SECTIONS["scorers"]["intervention"], "intervention": "pushd"}}, "not there"),
         ("scorers", {"intervention": {**SECTIONS["scorers"]["intervention"], "target": 2.0}}, "target 2, .*0.33, 1"),

@@ -31,7 +31,7 @@ def prompts_of(windows: pl.LazyFrame, bos: int | None, shortest: int) -> pl.Data
     made = []
     for row in rows.iter_rows(named=True):
         end = 1 + next(place for place, each in enumerate(row["activations"]) if each > 0)
-        spoken = [token for token in row["tokens"][:end] if token != bos]
+        spoken = row["tokens"][row["tokens"][0] == bos : end]  # at its beginning only: separators may be the same token
         if len(spoken) >= shortest:
             stops = [stop for _, stop in pairwise([*row["offsets"], len(row["text"])])]
             opened = spoken if bos is None else [bos, *spoken]

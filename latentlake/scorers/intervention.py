@@ -8,6 +8,7 @@ direction drawn at random that moves the subject as far (``random_direction``). 
 """
 
 from collections.abc import Sequence
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import polars as pl
@@ -56,7 +57,9 @@ class Intervention(Scorer):
 
     def judgements(self, work: "Work", given: pl.DataFrame) -> pl.DataFrame:
         """A row for each explanation, target and prompt, in the order of latents, controls, targets and ranks."""
-        said = work.frame(f"continuations/{self.intervention}").filter(pl.col("rank") < self.most_prompts).collect()
+        said = work.frame(f"continuations/{self.intervention}").collect()
+        number = pl.col("rank").rank("dense").over("latent")  # of the prompt: not every window makes one
+        said = said.filter(number <= self.most_prompts)
         clean = said.filter(pl.col("target").is_null()).select(*_PLACE, clean="text", clean_error="error")
         pushed = said.filter(pl.col("target").is_not_null()).select(
             *_PLACE, "rank", "decile", "source", "target", "kl", "text", push="control", failed="error"
@@ -80,11 +83,13 @@ class Intervention(Scorer):
     def _judge(self, work: "Work", rows: pl.DataFrame) -> list[Judgement]:
         """What each push does to each explanation, one at a time in order."""
         wanted = rows.filter(pl.col("failed").is_null())
-        pairs = [
-            (latent, text, explanation)
-            for latent, explanation, *texts in wanted.select("latent", "explanation", "text", "clean").iter_rows()
-            for text in texts
-        ]
+        pairs = list(
+            dict.fromkeys(
+                (latent, text, explanation)
+                for latent, explanation, *texts in wanted.select("latent", "explanation", "text", "clean").iter_rows()
+                for text in texts
+            )
+        )
         answers = dict(zip(pairs, self._ask(work, pairs), strict=True))
         return [
             Judgement(error=failed)
@@ -108,8 +113,8 @@ class Intervention(Scorer):
 
 
 def _compared(pushed: Answer, clean: Answer) -> Judgement:
-    for answer in (pushed, clean):
-        if answer.reply.error is not None or answer.reply.logprobs is None:
+    likelihoods = [sum(answer.reply.logprobs or [nan]) for answer in (pushed, clean)]
+    for answer, likelihood in zip((pushed, clean), likelihoods, strict=True):
+        if answer.reply.error is not None or not isfinite(likelihood):
             return Judgement(error=answer.reply.error or "no_logprobs", call=answer.key)
-    likelihoods = [sum(answer.reply.logprobs or ()) for answer in (pushed, clean)]
     return Judgement(measure=round(likelihoods[0] - likelihoods[1], 4), call=pushed.key)

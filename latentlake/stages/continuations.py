@@ -2,6 +2,7 @@
 as was found on other prompts.
 """
 
+from math import isnan
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,7 @@ from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
 EMPTY_TEXT = "empty_text"
+OVERFLOW = "overflow"
 
 
 def compute(work: Work) -> Tables:
@@ -26,7 +28,9 @@ def compute(work: Work) -> Tables:
     rows = prompts.join(pl.concat([clean, found], how="diagonal").select(found.columns), on="latent")
     rows = rows.sort("latent", "rank", "control", "target", nulls_last=False).with_row_index("row")
     rows = rows.join(_said(work, choice, rows), on="row", how="left").with_columns(
-        error=pl.coalesce("reason", "failed"), text=pl.when(pl.col("failed").is_null()).then("text")
+        error=pl.coalesce("reason", "failed"),
+        text=pl.when(pl.col("failed").is_null()).then("text"),
+        strength=pl.when(pl.col("reason").is_null(), pl.col("target").is_not_null()).then("strength"),
     )
     made = rows.with_columns(**work.columns(len(rows)))
     schema = TABLES["continuations"].empty().schema
@@ -59,5 +63,7 @@ def _said(work: Work, choice: Intervention, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _answered(answer: Answer) -> tuple[str | None, float | None, str | None, str]:
     """Text, divergence, and why there is no text that could be judged."""
-    text = answer.reply.text
-    return text, answer.reply.kl, None if text and text.strip() else EMPTY_TEXT, answer.key
+    text, kl = answer.reply.text, answer.reply.kl
+    if kl is None or isnan(kl):
+        return text, None, OVERFLOW, answer.key
+    return text, kl, None if text and text.strip() else EMPTY_TEXT, answer.key

@@ -28,9 +28,10 @@ def compute(work: Work) -> Tables:
     prompts = prompts_in(work, choice.tune, choice.shortest)
     found = {(row["latent"], row["control"], row["target"]): row for row in _tuned(work, pushes, prompts, choice.kl)}
     has_prompts = set(prompts["latent"])
+    writes = work.frame("dictionaries").select("writes").collect().item()
     rows: list[dict[str, Any]] = []
     for latent in latents:
-        reason = _missing(work, latent, pushes, has_prompts)
+        reason = WRITES_NOWHERE if writes is None else _missing(latent, pushes, has_prompts)
         for control in CONTROLS:
             for target in choice.kl:
                 row = {"latent": latent, "control": control, "target": target, "n": 0, "error": reason}
@@ -41,9 +42,7 @@ def compute(work: Work) -> Tables:
     return {"strengths": made}
 
 
-def _missing(work: Work, latent: int, pushes: Pushes, has_prompts: set[int]) -> str | None:
-    if not pushes and work.frame("dictionaries").select("writes").collect().item() is None:
-        return WRITES_NOWHERE
+def _missing(latent: int, pushes: Pushes, has_prompts: set[int]) -> str | None:
     if (latent, None) not in pushes:
         return NO_DIRECTION
     return None if latent in has_prompts else NO_PROMPTS

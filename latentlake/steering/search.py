@@ -56,10 +56,11 @@ class Search:
         step = min(near, key=lambda each: abs(self.known[each] - target), default=min(self.known))
         return step, self.known[step]
 
-    def found(self, target: float) -> tuple[float, float, str | None]:
-        """The strength that was found, the divergence there, and the error where that is not the target's."""
+    def found(self, target: float) -> tuple[float, float | None, str | None]:
+        """The strength that was found, the divergence there if it is a number, and the error where that is not the target's."""
         step, kl = self.best(target)
-        return strength_of(step), kl, None if abs(kl - target) <= _TOLERANCE * target else OUT_OF_REACH
+        is_reached = abs(kl - target) <= _TOLERANCE * target
+        return strength_of(step), kl if kl < inf else None, None if is_reached else OUT_OF_REACH
 
     def _around(self, target: float) -> tuple[int | None, int | None]:
         """The first step that is known to reach the target, and before it the last one: divergence need not grow all the way."""
