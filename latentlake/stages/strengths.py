@@ -79,6 +79,6 @@ def _searched(
             searches[key].add(step, kl)
     for (latent, control), search in searches.items():
         for target in targets:
-            strength, kl, error = search.found(target)
-            found = {"strength": strength, "kl": kl, "error": error}
+            strength, reached, error = search.found(target)
+            found = {"strength": strength, "kl": reached, "error": error}
             yield {"latent": latent, "control": control, "target": target, "n": len(places[latent]), **found}
