@@ -5,7 +5,6 @@ Of each scorer its main metric counts. A scorer that judges no explanation is he
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm, pearsonr, spearmanr
 
+from latentlake.aggregates import main_metrics
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import LEVEL
-from latentlake.registry import SCORERS
 from latentlake.scorers import NONE
 from latentlake.tables import TABLES
 
@@ -163,10 +162,3 @@ def _is_up_to_date(view: View, dictionary: str) -> bool:
     there = view.agreements.filter(dictionary=dictionary).select("explainer", "scorer", "other").collect().rows()
     wanted = [(explainer, one[1], other[1]) for explainer, one, other in pairs(judges)]
     return set(there) == set(wanted) and made["at"][0] >= scored["at"].max()
-
-
-def main_metrics(view: View) -> dict[str, str]:
-    """The main metric of each scorer of a lake's present study."""
-    present = view.study
-    scorers = json.loads(present["choices"])["scorers"] if present else {}
-    return {name: SCORERS[choice["method"]].metrics[0] for name, choice in scorers.items()}
