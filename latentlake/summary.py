@@ -38,7 +38,7 @@ def by_latent(scores: pl.DataFrame, explanations: pl.DataFrame) -> pl.DataFrame:
     own, control = scores.filter(pl.col("control").is_null()), scores.filter(control=SHUFFLED)
     value, other = (two_digits(name).fill_null("–") for name in ("value", "value_control"))
     both = own.join(control, on=[*keys, "scorer"], how="left", suffix="_control").with_columns(
-        shown=pl.when(pl.col("explainer") == NONE).then(value).otherwise(pl.format("{} ({})", value, other))
+        shown=pl.when(pl.col("n_control").is_null()).then(value).otherwise(pl.format("{} ({})", value, other))
     )
     wide = both.sort("scorer").pivot("scorer", index=keys, values="shown")
     said = explanations.with_columns(explanation=pl.coalesce("explanation", pl.format("none: {}", "error"))).drop(

@@ -192,6 +192,7 @@ def test_failed_judgements_make_waves_smaller_and_bound_the_score() -> None:
     assert empty["value"].is_null().all()
     assert set(empty["n_left"]) == {0}
     assert set(empty["error"]) == {"all_failed"}
+    assert set(empty.select("worst", "best").rows()) == {(0.0, 1.0)}  # as where all windows are judged at once
 
 
 def test_a_class_with_fewer_windows_or_none() -> None:

@@ -14,6 +14,7 @@ from latentlake.files import FileFacts
 from latentlake.imported import RATING, File, look
 from latentlake.scorers.ratings import Ratings
 from latentlake.scoring import means
+from latentlake.summary import by_latent
 from tests.workbench import LATENTS, Workbench
 
 ENTRIES = [(7, 3), (0, 0.5), (7, 4.5), (12, -1), (7, 3)]
@@ -102,6 +103,14 @@ def test_a_score_is_the_mean_of_the_people_with_its_interval() -> None:
     assert [one[name] for name in ("value", "low", "high")] == pytest.approx([7 / 3, known.low, known.high])
     assert (one["n"], one["n_failed"], one["error"]) == (3, 0, None)
     assert (other["value"], other["low"], other["high"], other["n"]) == (5.0, None, None, 1)
+
+
+def test_a_summary_has_no_brackets_where_there_is_no_control() -> None:
+    keys = {"dictionary": "one", "latent": 3, "explainer": "default"}
+    rated = {**keys, "scorer": "people", "control": None, "value": 2.5, "n": 1}
+    judged = [{**rated, "scorer": "detection", "control": control, "value": 0.5} for control in (None, "shuffled")]
+    shown = by_latent(pl.DataFrame([rated, *judged]), pl.DataFrame([{**keys, "explanation": "dogs", "error": None}]))
+    assert shown.select("people", "detection").row(0) == ("2.50", "0.50 (0.50)")
 
 
 def test_what_has_no_explanation_or_no_rating_says_so() -> None:

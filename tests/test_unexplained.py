@@ -87,6 +87,11 @@ def test_commands_show_the_main_metric_of_each_scorer(bench: Workbench, capsys: 
     assert "auroc, explainer tokens, scorer embedding" in board
 
 
+def test_where_there_are_no_scores_commands_say_so(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--lake", bench.lake.uri, "--study-file", str(bench.path), "scores", "--by", "target"]) == 1
+    assert "there are no scores" in capsys.readouterr().err
+
+
 def test_prompts_and_plans_know_them(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Odd one out:" in printed(bench, capsys, "prompt", "odd")
     calls = printed(bench, capsys, "prompt", "odd", "one", str(some(bench)), "--all")

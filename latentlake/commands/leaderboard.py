@@ -12,6 +12,7 @@ import polars as pl
 
 from latentlake.aggregates import MAIN
 from latentlake.console import as_text, two_digits, with_interval
+from latentlake.errors import LakeError
 from latentlake.leaderboard import leaderboard
 from latentlake.opened import Opened
 from latentlake.scorers import NONE
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         LakeError: there are no such scores.
     """
     rows = leaderboard(opened.view, options.metric, options.explainer, options.scorer)
+    if rows.is_empty():
+        raise LakeError("there are no scores; run the study, with scorers that give some")
     if options.json:
         print(rows.write_ndjson(), end="")
         return

@@ -13,6 +13,7 @@ import polars as pl
 
 from latentlake.aggregates import BY, MAIN, aggregates, judged
 from latentlake.console import as_text, two_digits, with_interval
+from latentlake.errors import LakeError
 from latentlake.opened import Opened
 
 
@@ -35,6 +36,9 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
     """
     metric = None if options.metric == "all" else options.metric
     rows = aggregates(opened.view, options.by, metric, options.explainer, options.scorer)
+    if rows.is_empty():
+        apart = f" by {options.by}" if options.by else ""
+        raise LakeError(f"there are no scores{apart}; run the study, with scorers that give some")
     if options.json:
         print(rows.write_ndjson(), end="")
         return

@@ -126,7 +126,7 @@ def with_stops(scores: pl.DataFrame, judgements: pl.DataFrame, stop: Stop) -> pl
     scores = scores.join(_estimated(judgements, stop), on=["latent", "metric"], how="left")
     found = scores.join(_ends(judgements), on=["latent", "control", "metric"], how="left", nulls_equal=True)
     value = pl.when(pl.col("control").is_null()).then(pl.coalesce("estimate", "value")).otherwise("value")
-    moved = value - pl.col("value")
+    moved = (value - pl.col("value")).fill_null(0)  # bounds hold where there is no value
     found = found.with_columns(
         (pl.col("worst", "best") + moved).clip(0, 1),
         n_left=(pl.col("n_shown") - pl.col("n")).cast(pl.Int64),
