@@ -282,7 +282,7 @@ def test_scores_stand_beside_those_of_each_control() -> None:
 def test_simulated_windows_are_told_by_their_most_active_tokens() -> None:
     row = {
         "is_activating": True, "decile": 4, "source": "quantiles", "error": None, "text": "a big river", "offsets": [0, 1, 5, 5],
-        "simulated": [0.5, 2.0, None, 7.25],
+        "explainer": "default", "simulated": [0.5, 2.0, None, 7.25],
     }  # fmt: skip
     assert trace_command._judged(row) == "fires (decile 4), simulated ' river' 7.2, ' big' 2.0, 'a' 0.5"
     sampling = '{"after": "\\t", "choices": ["0", "1"]}'
@@ -303,5 +303,12 @@ def test_labels_without_probabilities_are_ranked_and_told() -> None:
     )
     ranked = _ranked(labels)
     assert dict(ranked.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
-    row = {"source": "quantiles", "decile": 1, "simulated": None, "error": None, **ranked.row(0, named=True)}
+    row = {
+        "source": "quantiles",
+        "decile": 1,
+        "simulated": None,
+        "target": None,
+        "error": None,
+        **ranked.row(0, named=True),
+    }
     assert trace_command._judged(row) == "fires (decile 1), judged no, misranked 0.75"

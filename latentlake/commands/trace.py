@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         "Scores": _scores(found.scores),
         "Hypotheses": _hypotheses(found.hypotheses),
         "Examples": _examples(found.examples if options.all else found.examples.filter("is_activating"), few),
-        "Interventions": _interventions(found.continuations, few),
+        **({"Interventions": _interventions(found.continuations, few)} if len(found.continuations) else {}),
         "Judgements": _judgements(found, few),
         "A model call that explains": _call(found.hypotheses.sort("is_chosen", descending=True, maintain_order=True)),
         "The model call behind the most misranked judgement": _call(
