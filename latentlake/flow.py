@@ -280,7 +280,7 @@ class Flow:
             "strengths": _version("1", {"kl": choice.kl, **{key: common[key] for key in ("shortest", "seed", "bos")}}),
             "token_changes": _version("1", {key: common[key] for key in ("shortest", "rising", "seed", "bos")}),
             "continuations": _version(
-                "1", {key: common[key] for key in ("shortest", "tokens", "temperature", "seed", "bos")}
+                "2", {key: common[key] for key in ("shortest", "tokens", "temperature", "seed", "bos")}
             ),
         }
         reads = {"strengths": choice.tune, "token_changes": choice.show, "continuations": choice.score}

@@ -610,13 +610,12 @@ _DECLARED = (
             _START,
             Column("strength", DOUBLE, "how many times the direction was added; null where it was not", True),
             Column("prompt", STRING, "text of the prompt, without BOS"),
-            Column("text", STRING, "what follows, null on failure", True),
+            Column("text", STRING, "what follows, empty where the text ends at once; null on failure", True),
             Column("kl", DOUBLE, "divergence KL(clean || pushed) of the next token's distribution, nats", True),
             Column(
                 "error",
                 STRING,
-                "`empty_text` where nothing was said; `overflow` where the push is more than the subject's numbers hold; why "
-                "there is no push, as in `strengths`",
+                "`overflow` where the push is more than the subject's numbers hold; why there is no push, as in `strengths`",
                 True,
             ),
             _CALL,

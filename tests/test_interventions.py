@@ -384,6 +384,16 @@ def test_words_are_shown_by_how_far_they_rise_over_all_prompts() -> None:
     assert "Likelier: sea, ship, the\n" in asked.call.suffix
 
 
+def test_a_text_that_ends_at_once_is_judged_like_any_other() -> None:
+    """Or a push that ends texts would be judged by those alone that it does not end."""
+    said = continuations([1]).with_columns(
+        text=pl.when(pl.col("context") == 2, pl.col("target").is_not_null()).then(pl.lit("")).otherwise("text")
+    )
+    found = scored(stub_of(said=said, l1="things l1"))
+    own = next(row for row in found["scores"] if row["control"] is None and row["metric"] == "nats")
+    assert (own["value"], own["n"], own["n_failed"]) == (pytest.approx(4 / 3), 3, 0)
+
+
 # what is refused when the study is read
 
 

@@ -73,7 +73,9 @@ def in_waves(rows: pl.DataFrame, stop: Stop, judged: Callable[[pl.DataFrame], pl
     judged on the same windows as its own explanation and stop with it: they are there to be compared with it, window by window,
     and what is still to be learnt of them alone is worth no call.
     """
-    rows = rows.join(planned(rows.filter(pl.col("control").is_null())), on=["latent", "wave"], how="left")
+    rows = rows.join(
+        planned(rows.filter(pl.col("control").is_null())), on=["latent", "wave"], how="left", maintain_order="left"
+    )
     waves, left = [judged(rows.clear())], rows
     for wave in rows["wave"].unique().sort():
         waves.append(judged(left.filter(wave=wave)))

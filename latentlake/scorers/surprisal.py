@@ -5,6 +5,7 @@ neutral part depends on the window alone and is computed once for all explanatio
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from latentlake.choices import ReadingLLMName, Refers
@@ -52,7 +53,7 @@ def _compare(given: Answer, neutral: Answer) -> Judgement:
     for answer in (given, neutral):
         if answer.reply.error is not None:
             return Judgement(error=answer.reply.error, call=answer.key)
-        if answer.reply.logprobs is None:
+        if answer.reply.logprobs is None or not isfinite(sum(answer.reply.logprobs)):
             return Judgement(error="no_logprobs", call=answer.key)
     likelihoods = [sum(answer.reply.logprobs or ()) for answer in (given, neutral)]
     return Judgement(measure=round(likelihoods[0] - likelihoods[1], 4), call=given.key)

@@ -13,7 +13,6 @@ from latentlake.study_interventions import Intervention
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
-EMPTY_TEXT = "empty_text"
 OVERFLOW = "overflow"
 
 
@@ -62,8 +61,10 @@ def _said(work: Work, choice: Intervention, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _answered(answer: Answer) -> tuple[str | None, float | None, str | None, str]:
-    """Text, divergence, and why there is no text that could be judged."""
+    """Text, divergence, and why there is no text that could be judged. One that ends at once can be: were it a failure, a push
+    that ends texts would be judged by those alone that it does not end.
+    """
     text, kl = answer.reply.text, answer.reply.kl
     if kl is None or isnan(kl):
         return text, None, OVERFLOW, answer.key
-    return text, kl, None if text and text.strip() else EMPTY_TEXT, answer.key
+    return text, kl, None, answer.key
