@@ -14,6 +14,7 @@ from latentlake.scoring import laid_out
 METRIC = "pearson"
 _WHO = ["latent", "control"]
 _SUMS = ("n", "x", "y", "xx", "yy", "xy")
+_AT_ONCE = 512  # latents: their tokens are a row each
 _ROUNDING = 1e-12  # of a variance that is nought but for rounding, as a share of the squares
 _DIGITS = 6  # beyond these, sums depend on the order of their parts
 
@@ -24,7 +25,8 @@ def score(given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, 
     ``judgements``: rows as in the table, and the ``activations`` of each window; tokens without a prediction do not count. A
     slice is a decile's windows with all in which the latent does not fire.
     """
-    windows = _summed(judgements)
+    parts = judgements.with_columns(part=pl.col("latent").rank("dense") // _AT_ONCE).partition_by("part")
+    windows = pl.concat([_summed(each) for each in [judgements.clear(), *parts]])
     firing, silent = windows.filter("is_activating").drop_nulls("decile"), windows.filter(~pl.col("is_activating"))
     deciles = firing.select(*_WHO, "decile").unique()
     repeated = silent.drop("decile").join(deciles, on=_WHO, nulls_equal=True).select(windows.columns)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, t
 
-from latentlake import cli
+from latentlake import cli, correlation
 from latentlake.correlation import pearson, pearson_interval
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import StudyError
@@ -137,6 +137,17 @@ def test_both_ways_agree_where_a_judge_looks_at_the_token_alone() -> None:
     assert at_once == by_token
     assert {row["control"] for row in at_once[0]} == {None, "shuffled", "empty"}
     assert len(at_once[0]) == 2 * 3 * 3
+
+
+def test_scores_do_not_depend_on_how_many_latents_are_summed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = [
+        (latent, fires, *(RIVERS if fires else SILENT)) for latent in (3, 4, 9) for fires in (True, True, True, False)
+    ]
+    texts = {3: "rivers", 4: "cities", 9: "seas"}
+    together = simulated(windows, of_lines(is_river), texts)[:3]
+    monkeypatch.setattr(correlation, "_AT_ONCE", 1)
+    assert simulated(windows, of_lines(is_river), texts)[:3] == together
+    assert {row["latent"] for row in together[1] if row["value"] is not None} == {3, 4, 9}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
