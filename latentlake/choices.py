@@ -14,7 +14,8 @@ class Refers:
     ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
     entry must embed texts, or else complete them; ``reads_prompt``: whether it must give the log-probabilities of a prompt's own
     tokens. ``places``: of ``prompts``, what prefix and suffix have filled in.
-    ``stage``: of ``interventions``, which of the entry's stages is read.
+    ``apart``: two of these, with which the suffix ends, words between them. ``stage``: of ``interventions``, which of the entry's
+    stages is read.
     """
 
     section: str
@@ -23,6 +24,7 @@ class Refers:
     stage: str | None = None
     reads_prompt: bool = False
     places: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    apart: tuple[str, str] | None = None
 
 
 class Choices(BaseModel):

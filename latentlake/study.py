@@ -440,6 +440,8 @@ def _read_prompts(path: Path, study: Study) -> None:
                     try:
                         study._prompts[prompt] = read_prompt(prompt, study.home)
                         study._prompts[prompt].require_places(mark.places)
+                        if mark.apart is not None:
+                            study._prompts[prompt].between(*mark.apart)
                     except (OSError, ValueError) as error:
                         raise StudyError(
                             f"{path}: {section}.{name} names a prompt that cannot be read: {error}"

@@ -19,7 +19,7 @@ from scipy.stats import t
 
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.neurons import neurons
-from latentlake.errors import InputError, StudyError
+from latentlake.errors import StudyError
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.prompts import Prompt
 from latentlake.protocols import Answer, Asked, Call, Reply, Score
@@ -344,12 +344,23 @@ def test_every_text_and_explanation_is_asked_once() -> None:
     )  # clean, pushed, by a random direction: texts are the same at both targets
 
 
-def test_the_words_between_text_and_explanation_are_where_it_begins() -> None:
+def test_the_words_between_text_and_explanation_are_where_it_begins(tmp_path: Path) -> None:
     prompt = Prompt("", "Text: $text\nAbout: $explanation")
     assert prompt.between("text", "explanation") == "\nAbout:"
-    for wrong in ("$explanation\nText: $text", "$text $explanation", "$text $other: $explanation"):
-        with pytest.raises(InputError, match="in this order"):
+    for wrong in (
+        "$explanation\nText: $text",
+        "$text $explanation",
+        "$text: $explanation.",
+        "$text $other: $explanation",
+    ):
+        with pytest.raises(ValueError, match="in this order"):
             Prompt("", wrong).between("text", "explanation")
+    with pytest.raises(ValueError, match="Yes"):
+        Prompt("", "$text: $explanation", cue="Yes").between("text", "explanation")
+    (tmp_path / "own.txt").write_text("Texts.\n%%\n$text $explanation\n")
+    own = {"intervention": {**SECTIONS["scorers"]["intervention"], "prompt": str(tmp_path / "own.txt")}}
+    with pytest.raises(StudyError, match=r"scorers.intervention names a prompt that cannot be read.*in this order"):
+        study(**{**SECTIONS, "scorers": own})
 
 
 # explanations by what a push makes likelier

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "latentlake/corpora": [
         f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
     ],
-    "latentlake/prompts": ["latentlake.digest", "latentlake.errors", "latentlake.protocols"],
+    "latentlake/prompts": ["latentlake.digest", "latentlake.protocols"],
     "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake/study_interventions": ["latentlake.choices"],
     "latentlake/study_errors": ["latentlake.errors"],

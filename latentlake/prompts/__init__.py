@@ -19,7 +19,6 @@ from string import Template
 from typing import cast
 
 from latentlake.digest import digest
-from latentlake.errors import InputError
 from latentlake.protocols import Call, Message, Role, Sampling
 
 _PACKAGED = Path(__file__).parent
@@ -68,15 +67,17 @@ class Prompt:
         return Call(prefix, suffix + cue, sampling, draw, said)
 
     def between(self, one: str, other: str) -> str:
-        """What stands in the suffix between two places, without spaces at its end.
+        """What stands in the suffix between two places, without spaces at its end: behind it, and up to the end, the other is
+        scored.
 
         Raises:
-            InputError: they do not follow one another there, with words between them.
+            ValueError: they do not follow one another there, with words between them, or something comes after them.
         """
-        found = re.search(rf"\${one}\b([^$]*?)\s*\${other}\b", self.suffix)
-        if found is None or not found[1].strip():
-            raise InputError(
-                f"a prompt must have ${one}, words of its own and ${other} in its suffix, in this order: {self.suffix!r}"
+        found = re.search(rf"\${one}\b([^$]*?)\s*\${other}$", self.suffix)
+        if found is None or not found[1].strip() or self.cue:
+            raise ValueError(
+                f"it must end with ${one}, words of its own and ${other}, in this order, and its suffix is "
+                f"{self.suffix + self.cue!r}"
             )
         return found[1]
 

@@ -23,6 +23,7 @@ from latentlake.scorers import RANDOM_DIRECTION, SHUFFLED, Judgement, Scorer, an
 if TYPE_CHECKING:
     from latentlake.work import Work
 
+_PLACES = ("text", "explanation")
 _PLACE = ["latent", "shard", "context", "start"]
 
 
@@ -42,7 +43,7 @@ class Intervention(Scorer):
     target: Annotated[float, Field(gt=0)] = 1.0
     most_prompts: Annotated[int, Field(ge=2)] = 30
     llm: ReadingLLMName
-    prompt: Annotated[str, Refers("prompts", places=((), ("text", "explanation")))] = "intervention"
+    prompt: Annotated[str, Refers("prompts", places=((), _PLACES), apart=_PLACES)] = "intervention"
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -103,7 +104,7 @@ class Intervention(Scorer):
     def _ask(self, work: "Work", pairs: Sequence[tuple[int, str, str]]) -> Sequence[Answer]:
         """Log-probabilities of explanations after texts. The text stands in the suffix, so that all calls share a prefix."""
         prompt, is_chat = work.study.prompt(self.prompt), work.study.llms[self.llm].chat
-        sampling = Score(after=prompt.between("text", "explanation"))
+        sampling = Score(after=prompt.between(*_PLACES))
         filled = ({"text": in_a_line(text), "explanation": in_a_line(said)} for _, text, said in pairs)
         asked = [
             Asked(latent, prompt.call(sampling, is_chat, values))
