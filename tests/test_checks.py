@@ -223,6 +223,25 @@ def test_each_stage_has_its_checks() -> None:
     assert [check.name for check in CHECKS if check.protects] == ["splits_disjoint", "every_latent_accounted_for"]
 
 
+def test_targets_are_reached_by_half_of_the_latents_or_that_is_said() -> None:
+    reached = [{"latent": n, "target": 1.0, "kl": 1.0} for n in (1, 2)]
+    short = {"latent": 3, "target": 1.0, "kl": 0.4, "error": "kl_out_of_reach"}
+    of_control = {**short, "latent": 1, "control": "random_direction"}
+    found = find("targets_reached", "latents", strengths=rows("strengths", *reached, short, of_control))
+    assert found == Result(True, {"latents": 3, "kl_out_of_reach": 1, "short of 1 nats": 1})
+    assert not find(
+        "targets_reached", "latents", strengths=rows("strengths", reached[0], short, {**short, "latent": 4})
+    ).passed
+
+
+@pytest.mark.parametrize(("kl", "passed"), [(0.6, True), (1.9, True), (0.4, False), (2.1, False)])
+def test_a_divergence_of_twice_or_half_the_target_on_other_prompts_is_told(kl: float, passed: bool) -> None:
+    said = [{"latent": n, "target": 1.0, "context": n, "kl": kl + n / 10} for n in (-1, 1)]
+    others = [{"latent": 1, "kl": 0.0}, {"latent": 1, "target": 1.0, "context": 9, "error": "kl_out_of_reach"}]
+    found = find("divergence_carries_over", "latents", continuations=rows("continuations", *said, *others))
+    assert (found.passed, found.figures) == (passed, {"1 nats, own direction": kl})
+
+
 # on a study that was run
 
 
@@ -239,7 +258,8 @@ def checked(bench: Workbench) -> list[tuple[str, Check, Result]]:
 def test_all_checks_pass_on_what_a_run_makes(materialized: Workbench) -> None:
     materialized.study["checks"] = {"control": 0.5}  # six latents and fakes that answer by hash are anywhere
     found = checked(materialized)
-    assert {check.name for _, check, _ in found} == set(BY_NAME) - {"reconstructs"}  # which this study does not ask for
+    unasked = {"reconstructs", "targets_reached", "divergence_carries_over"}  # this study has none of what they are of
+    assert {check.name for _, check, _ in found} == set(BY_NAME) - unasked
     assert [(name, check.name, str(result)) for name, check, result in found if not result.passed] == []
     assert next(result for name, _, result in found if name == "latents").figures["latents rows"] == 64
 
