@@ -105,10 +105,12 @@ class Lake:
         return frame
 
     def _whole(self, table: str, delta: DeltaTable) -> pl.LazyFrame:
-        """A table with all columns that are declared."""
-        return pl.scan_delta(delta).with_columns(
-            pl.lit(None, TABLES[table].empty().schema[name]).alias(name) for name in self._lacks(table, delta)
-        )
+        """A table with all columns that are declared, in their order."""
+        lacking, schema = self._lacks(table, delta), TABLES[table].empty().schema
+        if not lacking:
+            return pl.scan_delta(delta)
+        absent = [pl.lit(None, schema[name]).alias(name) for name in lacking]
+        return pl.scan_delta(delta).with_columns(absent).select(schema.names())
 
     def find(self, table: str, column: str, values: Sequence[str]) -> pl.LazyFrame:
         """Rows of a table without partitions whose column has one of some values.
