@@ -109,7 +109,7 @@ def test_failures_are_rows_that_scores_count_and_the_next_run_asks_again(bench: 
     assert partitions.filter(asset="scores/default/detection")["retryable_failures"].sum() > 0
 
     asked, server.faults = len(server.asked), lambda number, body: None
-    assert bench.run().keys() == {"scores/default/detection"}
+    assert bench.run().keys() == {"scores/default/detection", "agreements"}
     assert bench.view().judgements.filter(scorer="detection").collect()["error"].count() == 0
     assert len(server.asked) - asked <= failed
     assert bench.run() == {}

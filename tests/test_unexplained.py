@@ -96,7 +96,7 @@ def test_prompts_and_plans_know_them(bench: Workbench, capsys: pytest.CaptureFix
     assert "Odd one out:" in printed(bench, capsys, "prompt", "odd")
     calls = printed(bench, capsys, "prompt", "odd", "one", str(some(bench)), "--all")
     assert f"of scores/none/odd about latent {some(bench)} of one" in calls
-    assert ", made: Choose(choices=(' A', ' B', ' C', ' D', ' E'))" in calls
+    assert ", made: Choose(choices=(' A', ' B', ' C', ' D', ' E')" in calls
     assert main(["--study-file", str(bench.path), "prompt", "near"]) == 1
     assert "asks no language model" in capsys.readouterr().err
     bench.study["scorers"]["odd"]["trials"] = 11
