@@ -88,13 +88,14 @@ def _concerned(
 ) -> dict[str, list[Any]]:
     """The values of partition columns under which what is asked about lies."""
     explainers, scorers = _methods(choices, explainer, scorer)
+    settings = _settings(choices, explainers, scorers)
     return {
         "dictionary": [dictionary],
         "block": [latent * choices["blocks"] // _width(view, choices, dictionary, latent)],
         "explainer": explainers,
         "scorer": scorers,
-        "llm": _models(choices, explainers, scorers),
-        "intervention": _interventions(choices, explainers, scorers),
+        "llm": _models(choices, settings),
+        "intervention": _interventions(settings),
     }
 
 
@@ -168,19 +169,20 @@ def _methods(choices: Mapping[str, Any], explainer: str | None, scorer: str | No
     return [name for name in explainers if name in judged], [scorer]
 
 
-def _interventions(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
+def _settings(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The settings of some methods."""
+    named = [("explainers", name) for name in explainers if name != NONE] + [("scorers", name) for name in scorers]
+    return [choices[section][name] for section, name in named]
+
+
+def _interventions(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The interventions that some methods read."""
-    methods = [choices["explainers"][name] for name in explainers if name != NONE]
-    methods += [choices["scorers"][name] for name in scorers]
-    return sorted({each["intervention"] for each in methods if "intervention" in each})
+    return sorted({each["intervention"] for each in settings if "intervention" in each})
 
 
-def _models(choices: Mapping[str, Any], explainers: Sequence[str], scorers: Sequence[str]) -> list[str]:
+def _models(choices: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The models that some methods use: whatever their settings name that is one."""
-    methods = [choices["explainers"][name] for name in explainers if name != NONE] + [
-        choices["scorers"][name] for name in scorers
-    ]
-    named = {value for settings in methods for value in settings.values() if isinstance(value, str)}
+    named = {value for each in settings for value in each.values() if isinstance(value, str)}
     return [name for name in choices["llms"] if name in named]
 
 
