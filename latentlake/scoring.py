@@ -37,17 +37,17 @@ def means(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     found = rows.group_by(_WHO).agg(
         value=pl.col(metric).mean(), deviation=pl.col(metric).std(), n=pl.len().cast(pl.Int64)
     )
-    n = found["n"].cast(pl.Float64).to_numpy()
-    half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
-    ends = {
-        "low": found["value"] - half,
-        "high": found["value"] + half,
-        "worst": found["value"],
-        "best": found["value"],
-    }
-    return found.select(
-        *_WHO, "value", "n", n_failed=pl.lit(0), metric=pl.lit(metric), error=pl.lit(None, pl.String), **ends
-    )
+    return _with_ends(found, found["n"]).select(
+        *_WHO, "value", "low", "high", "n", n_failed=pl.lit(0), metric=pl.lit(metric), error=pl.lit(None, pl.String),
+        worst="value", best="value",
+    )  # fmt: skip
+
+
+def _with_ends(found: pl.DataFrame, n: pl.Series) -> pl.DataFrame:
+    """Means with their intervals, by the ``deviation`` of what they are of, and by how many these are."""
+    half = mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n.cast(pl.Float64).to_numpy())
+    ends = pl.Series(half).fill_nan(None)
+    return found.with_columns(low=found["value"] - ends, high=found["value"] + ends)
 
 
 def shares(given: pl.DataFrame, judgements: pl.DataFrame, metric: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -110,10 +110,8 @@ def averaged(
         )
         for name, column in metrics.items()
     )
-    n = (found["n"] - found["n_failed"]).to_numpy().astype(float)
-    half = pl.Series(mean_half_width(found["deviation"].cast(pl.Float64).to_numpy(), n)).fill_nan(None)
     reason = pl.when(pl.col("value").is_null()).then(pl.lit("all_failed"))
-    found = found.with_columns(low=pl.col("value") - half, high=pl.col("value") + half, error=reason)
+    found = _with_ends(found, found["n"] - found["n_failed"]).with_columns(error=reason)
     is_own = pl.col("target") == target
     whole = found.filter(is_own).with_columns(target=pl.lit(None, pl.Float64))
     return laid_out(given, judgements.filter(is_own), pl.concat([whole, found]), list(metrics))
