@@ -273,17 +273,13 @@ class Flow:
     def _interventions(self, name: str) -> list[Stage]:
         """Strengths, tokens that become likelier, and continuations of one intervention."""
         choice = self.study.interventions[name]
-        samples = {"tune", "show", "score"}
-        common = {**choice.model_dump(exclude=samples | {"kl"}), "seed": self.study.seed, "bos": self.study.corpus.bos}
-        # a target that is added changes no strength of the others, but their rows stand with it in one partition
-        codes = {
-            "strengths": _version("1", {"kl": choice.kl, **{key: common[key] for key in ("shortest", "seed", "bos")}}),
-            "token_changes": _version("1", {key: common[key] for key in ("shortest", "rising", "seed", "bos")}),
-            "continuations": _version(
-                "2", {key: common[key] for key in ("shortest", "tokens", "temperature", "seed", "bos")}
-            ),
+        # version, sample and choices of each stage; a target that is added changes no strength of the others
+        stages: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
+            "strengths": ("1", choice.tune, ("kl", "shortest")),
+            "token_changes": ("1", choice.show, ("shortest", "rising")),
+            "continuations": ("2", choice.score, ("shortest", "tokens", "temperature")),
         }
-        reads = {"strengths": choice.tune, "token_changes": choice.show, "continuations": choice.score}
+        common = {"seed": self.study.seed, "bos": self.study.corpus.bos}
         return [
             Stage(
                 f"{kind}/{name}",
@@ -295,10 +291,10 @@ class Flow:
                     Input(f"examples/{sample}"),
                 ),
                 (kind,),
-                codes[kind],
+                _version(version, choice.model_dump(include=set(own)) | common),
                 {"intervention": name},
             )
-            for kind, sample in reads.items()
+            for kind, (version, sample, own) in stages.items()
             if sample is not None
         ]
 
@@ -333,15 +329,14 @@ class Flow:
         """
         scored = [stage for stage in stages if stage.kind == "scores"]
         judges = Counter(stage.constants["explainer"] for stage in scored)
+
+        def is_paired(explainer: str) -> bool:
+            return (len(scored) if explainer == NONE else judges[explainer] + judges[NONE]) > 1
+
         paired = {
             stage.name: self.study.scorers[stage.constants["scorer"]].metrics[0]
             for stage in scored
-            if (
-                len(scored)
-                if stage.constants["explainer"] == NONE
-                else judges[stage.constants["explainer"]] + judges[NONE]
-            )
-            > 1
+            if is_paired(stage.constants["explainer"])
         }
         inputs, code = tuple(map(Input, sorted(paired))), _version("1", paired)
         return [Stage("agreements", "agreements", ("dictionary",), inputs, ("agreements",), code)] if paired else []
