@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets import plots
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
+from latentlake import charts
 from latentlake.flow import Flow, Stage
 from latentlake.stages import agreements as core
 from latentlake.work import each
@@ -26,5 +26,5 @@ def agreements(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 
 def _preview(frame: Frame) -> str:
     rows = frame("agreements").collect()
-    image = "" if rows.is_empty() else plots.image(plots.agreements, rows)
+    image = "" if rows.is_empty() else charts.image(charts.agreements, rows)
     return f"{image}\n\n{table_of(rows.drop('dictionary', 'metric', 'other_metric'))}"

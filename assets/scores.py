@@ -5,9 +5,9 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from assets import plots
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
+from latentlake import charts
 from latentlake.flow import Flow, Stage
 from latentlake.scorers import EMPTY, NONE, SHUFFLED, Scorer
 from latentlake.scorers.fuzzing import WRONG_TOKENS
@@ -52,6 +52,6 @@ def _preview(scorer: Scorer, frame: Frame) -> str:
     # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
     own = frame("judgements").filter(pl.col("source") != WRONG_TOKENS)
     judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
-    chart = partial(plots.scores, metric=scorer.metrics[0], chance=scorer.chance)
-    image = plots.image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
+    chart = partial(charts.scores, metric=scorer.metrics[0], chance=scorer.chance)
+    image = charts.image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
     return f"{image}\n\n{table_of(means.sort('metric', 'control', nulls_last=False))}"

@@ -7,9 +7,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets import plots
 from definitions import build_definitions
-from latentlake import calibration
+from latentlake import calibration, charts
 from latentlake.checks import checks_of
 from latentlake.cli import main
 from latentlake.summary import summarize
@@ -151,11 +150,11 @@ def test_pages_say_what_is_judged_and_where_chance_is(bench: Workbench) -> None:
     view = bench.view()
     for scorer, metric, chance in (("odd", "accuracy", 0.2), ("near", "auroc", 0.5)):
         rows, judged = (table.filter(scorer=scorer).collect() for table in (view.scores, view.judgements))
-        spec = plots.scores(rows, judged, metric, chance).to_dict()
+        spec = charts.scores(rows, judged, metric, chance).to_dict()
         assert [{metric: chance}] in spec["datasets"].values()
         assert "'legend': None" in str(spec)
         assert "'legend': {" not in str(spec)
-        assert plots.svg(plots.scores(rows, judged, metric, chance)).startswith("<svg")
+        assert charts.svg(charts.scores(rows, judged, metric, chance)).startswith("<svg")
 
 
 def test_a_study_without_explainers_is_scored_too(workbench: Workbench, tmp_path: Path) -> None:
