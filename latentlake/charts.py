@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 250, 150
 _CELL = 80  # width of a scorer in a matrix, twice its height
 _CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
+_INK, _GREY = "#222222", "#8a8a8a"  # on cells of these colours; on white and on black
 _DENSITY_BIN = 0.25
 _SCORE_BINS = 20
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
@@ -86,7 +87,7 @@ def triage(rows: pl.DataFrame | pl.LazyFrame) -> alt.LayerChart:
 
     shares = _chart(triage_shares(rows)).encode(alt.X("latents:Q"), alt.Y("triage:N", sort=list(_TRIAGE), title=None))
     bars = shares.mark_bar().encode(alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None))
-    return alt.LayerChart(layer=[bars, shares.mark_text(align="left", dx=3).encode(text="label:N")])
+    return alt.LayerChart(layer=[bars, shares.mark_text(align="left", dx=3, color=_GREY).encode(text="label:N")])
 
 
 def scores(
@@ -123,7 +124,7 @@ def distribution(
         )
     )
     at_chance = [] if chance is None else [chance]
-    line = _chart(pl.DataFrame({metric: at_chance})).mark_rule(strokeDash=[4, 3]).encode(x=f"{metric}:Q")
+    line = _chart(pl.DataFrame({metric: at_chance})).mark_rule(strokeDash=[4, 3], color=_GREY).encode(x=f"{metric}:Q")
     return alt.LayerChart(layer=[histogram, line])
 
 
@@ -157,6 +158,17 @@ def along(rows: pl.DataFrame, place: str, title: str) -> alt.LayerChart:
     y = alt.Y("mean:Q", title="mean score, 95 % interval", scale=alt.Scale(zero=False))
     band = base.mark_area(opacity=0.12).encode(alt.Y("low:Q"), alt.Y2("high"))
     return alt.LayerChart(layer=[band, base.mark_line(point=True).encode(y)])
+
+
+def bare(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
+    """A chart as it stands in a page, on the page's own ground."""
+    import altair as alt
+
+    shown = chart.copy(deep=False)
+    axis = alt.AxisConfig(grid=False, titleFontWeight="normal", domainColor=_GREY, tickColor=_GREY)
+    view = alt.ViewConfig(stroke=None)
+    shown.config = alt.Config(background="transparent", aria=False, axis=axis, view=view)
+    return shown
 
 
 def training(steps: pl.DataFrame) -> alt.HConcatChart:
@@ -201,8 +213,8 @@ def _matrix(own: pl.DataFrame) -> alt.LayerChart:
     return alt.LayerChart(
         layer=[
             rects,
-            base.mark_text(dy=-5).encode(text="said:N"),
-            base.mark_text(dy=8, fontSize=9).encode(text="ends:N"),
+            base.mark_text(dy=-5, color=_INK).encode(text="said:N"),
+            base.mark_text(dy=8, fontSize=9, color=_INK).encode(text="ends:N"),
         ]
     )
 

@@ -57,7 +57,7 @@ def _(params, set_followed):
 
 @app.cell
 def _(params, view):
-    given = {name: value if isinstance(value, str) else value[-1] for name, value in params.to_dict().items()}
+    given = pages.plain(params.to_dict())
     page = given.get("page", "overview")
     mo.Html(pages.frame(view, page))
     return given, page
@@ -66,7 +66,7 @@ def _(params, view):
 @app.cell
 def _(ask, followed, view):
     followed()
-    filters = pages.filters(view, mo.query_params().to_dict(), ask)
+    filters = pages.filters(view, pages.plain(mo.query_params().to_dict()), ask)
     return (filters,)
 
 

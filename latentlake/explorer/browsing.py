@@ -116,28 +116,25 @@ def _order(asked: Asked) -> list[pl.Expr]:
 
 def _shown(view: View, asked: Asked, page: pl.DataFrame) -> list[dict[str, Any]]:
     """What is shown of the latents of a page."""
-    is_here = pl.col("latent").is_in(page["latent"].to_list()) & pl.col("dictionary").is_in(
-        page["dictionary"].unique().to_list()
-    )
-    if asked.explainer:
-        of = pl.col("explainer").is_in([asked.explainer, NONE])
-    else:
-        of = pl.lit(True)
+    of = pl.col("explainer").is_in([asked.explainer, NONE]) if asked.explainer else pl.lit(True)
+    here = [pl.col(name).is_in(page[name].unique().to_list()) for name in _KEYS]
     tokens = pl.col("top_tokens").list.head(_TOKENS).list.eval(pl.element().struct.field("text"))
-    frames = pl.collect_all(
+    is_own = pl.col("control").is_null()
+    facts, said, scores = pl.collect_all(
         [
-            view.latents.filter(is_here).select(*_KEYS, "n_tokens", "is_chosen", "reason", tokens=tokens),
-            view.explanations.filter(is_here, of).select(*_KEYS, "explainer", "explanation", "error"),
-            view.scores.filter(is_here, of, pl.col("control").is_null(), is_main(view)).select(
-                *_KEYS, "scorer", "explainer", "value"
-            ),
+            view.latents.filter(here).select(*_KEYS, "is_chosen", "reason", tokens=tokens),
+            view.explanations.filter(*here, of).select(*_KEYS, "explainer", "explanation", "error"),
+            view.scores.filter(*here, of, is_own, is_main(view)).select(*_KEYS, "scorer", "explainer", "value"),
         ],
         engine="streaming",
     )
-    facts, said, scores = frames
     rows = page.join(facts, on=_KEYS, how="left", maintain_order="left").to_dicts()
     for row in rows:
         own = {name: row[name] for name in _KEYS}
         row["said"] = said.filter(**own).sort("explainer").drop(_KEYS).to_dicts()
-        row["scores"] = scores.filter(**own).sort("scorer", "explainer").drop(_KEYS).to_dicts()
+        by_scorer = scores.filter(**own).sort("scorer", "explainer").drop(_KEYS)
+        row["scores"] = {
+            name: each.to_dicts()
+            for (name,), each in by_scorer.partition_by("scorer", as_dict=True, maintain_order=True).items()
+        }
     return rows

@@ -29,7 +29,6 @@ _ORDERS = {
     "strong": "strongest first",
     "latent": "by number",
 }
-_SCORE_STEP = 0.05
 
 P = ParamSpec("P")
 Shower = Callable[Concatenate["View", P], str]
@@ -137,7 +136,12 @@ def tables(view: View) -> str:
     )
 
 
-def filters(view: View, given: Mapping[str, Any], ask: Callable[[str, Any], None]) -> Any:
+def plain(given: Mapping[str, str | list[str]]) -> dict[str, str]:
+    """What an address says; of what it says twice, the last."""
+    return {name: value if isinstance(value, str) else value[-1] for name, value in given.items()}
+
+
+def filters(view: View, given: Mapping[str, str], ask: Callable[[str, Any], None]) -> Any:
     """Boxes and menus of a search, as an address fills them. ``ask``: is told what is changed, and to what."""
     try:
         asked = browsing.asked(view, given)
@@ -153,7 +157,12 @@ def filters(view: View, given: Mapping[str, Any], ask: Callable[[str, Any], None
     def named(name: str, whole: str) -> dict[str, str]:
         return {whole: ""} | {each: each for each in places[name]}
 
-    found = {
+    def bound(name: str, label: str) -> Any:
+        value = getattr(asked, name)
+        said = "" if value is None else f"{value:g}"
+        return mo.ui.text(value=said, placeholder="any", label=label, on_change=lambda said: ask(name, said.strip()))
+
+    return {
         "words": mo.ui.text(
             value=asked.words,
             placeholder="words of an explanation",
@@ -168,8 +177,9 @@ def filters(view: View, given: Mapping[str, Any], ask: Callable[[str, Any], None
         "explainer": menu("explainer", "explainer", named("explainer", "any")),
         "triage": menu("triage", "triage", named("triage", "any")),
         "scorer": menu("scorer", "scorer", named("scorer", "any")),
+        "low": bound("low", "score from"),
+        "high": bound("high", "to"),
     }
-    return found
 
 
 @careful
@@ -248,7 +258,7 @@ def _figures(
 
 def _figure(chart: Any) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(chart).text)
+    return Markup(mo.as_html(charts.bare(chart)).text)
 
 
 def _sentence(error: Exception) -> str:
