@@ -15,6 +15,7 @@ from latentlake.view import View
 
 _WINDOW = ("shard", "context", "start")
 _CALL = ("key", "model", "revision", "sampling", "draw", "reply", "logprobs", "finish_reason")
+_ASIDE = "^(agreements|embeddings/)"  # made of scores or explanations, and not the other way round
 _COST = ("tokens_in", "tokens_cached", "tokens_out", "seconds", "price", "asset", "launch", "created_at")
 
 
@@ -276,8 +277,7 @@ def _versions(view: View, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFram
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
     latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
-    # agreements are made of scores, and not the other way round
-    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]), pl.col("asset") != "agreements")
+    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]), ~pl.col("asset").str.contains(_ASIDE))
     others = (
         latest.select("asset", "partition", "where")
         .explode("where", empty_as_null=False)
