@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from latentlake.aggregates import is_main
 from latentlake.called import with_calls
 from latentlake.catalog import DROPPED, PUBLISHED
 from latentlake.errors import LakeError, nearest
@@ -22,14 +23,15 @@ _WINDOW = ("shard", "context", "start")
 class Trace:
     """What the scores of a latent were made from. Frames are named like the tables whose rows and columns they hold.
 
-    ``judgements``: with the ``explanation`` that was judged (for a control, another latent's), the window's ``sample`` and
-    ``text``, the call, and ``misranked``: the share of the windows of the other kind that lie on the wrong side of this one, so
-    that the mean over the windows of a kind is 1 - AUROC, null of an intruder. ``hypotheses``: with the call of each. A call is
-    null where none was made; ``prompt_text`` is its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``:
-    the latent's windows in all samples, with the ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``:
-    the latent's row. ``neighbours``: nearest first, with the ``explanation`` of each by the first explainer that has one.
-    ``continuations``: what the subject says under pushes by the latent. ``costs``: of the calls that were first made for the
-    latent, by asset: ``calls``, tokens, ``seconds`` and ``price``.
+    ``scores``: with ``is_main``, whether it is by this metric that latents are compared. ``judgements``: with the ``explanation``
+    that was judged (for a control, another latent's), the window's ``sample`` and ``text``, the call, and ``misranked``: the
+    share of the windows of the other kind that lie on the wrong side of this one, so that the mean over the windows of a kind is
+    1 - AUROC, null of an intruder. ``hypotheses``: with the call of each. A call is null where none was made; ``prompt_text`` is
+    its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows in all samples, with the
+    ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``: the latent's row. ``neighbours``: nearest
+    first, with the ``explanation`` of each by the first explainer that has one. ``continuations``: what the subject says under
+    pushes by the latent. ``costs``: of the calls that were first made for the latent, by asset: ``calls``, tokens, ``seconds``
+    and ``price``.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
     """
 
@@ -113,7 +115,7 @@ def _own(
     hypotheses = rows("hypotheses", "explainer", "hypothesis")
     continuations = rows("continuations", "intervention", "rank", "control", "target")
     return {
-        "scores": rows("scores", "explainer", "scorer", "metric", "control"),
+        "scores": rows("scores", "explainer", "scorer", "metric", "control").with_columns(is_main=is_main(results)),
         "judgements": _ranked(_with_texts(judgements, said, examples, choices)),
         "explanations": said.filter(pl.col("latent").is_in(latents)).sort("explainer"),
         "hypotheses": hypotheses,
