@@ -7,7 +7,7 @@ is made, and previews come without charts where they are not installed.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import altair as alt
 
 _WIDTH, _HEIGHT = 250, 150
+_SMALL = (150, 36)  # of a picture beside a text
+_AROUND = "currentColor"
 _CELL = 80  # width of a scorer in a matrix, twice its height
 _CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
 _INK, _GREY = "#222222", "#8a8a8a"  # on cells of these colours; on white and on black
@@ -58,6 +60,34 @@ def svg(chart: alt.TopLevelMixin) -> str:
     import vl_convert
 
     return vl_convert.vegalite_to_svg(chart.to_dict())
+
+
+def inline(chart: alt.TopLevelMixin) -> str:
+    """A chart as SVG that stands in HTML: without a ground, lines and letters in the colour of the text around it."""
+    spec = chart.to_dict()
+    line = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), _AROUND)
+    own = {
+        "background": None,
+        "aria": False,
+        "axis": {**line, "gridOpacity": 0.2},
+        "legend": line,
+        "title": {"color": _AROUND},
+    }
+    spec["config"] = {**spec.get("config", {}), **own, "view": {"stroke": None}}
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(spec)
+
+
+def histogram(counts: Sequence[int]) -> alt.Chart:
+    """How often a latent fires, by activation as a share of its largest, in equal bins: bars without axes."""
+    import altair as alt
+
+    rows = pl.DataFrame({"bin": range(len(counts)), "firings": counts})
+    # some bins hold thousands of times as much as others
+    height = alt.Y("firings:Q", axis=None, scale=alt.Scale(type="sqrt"))
+    chart: alt.Chart = alt.Chart(rows, width=_SMALL[0], height=_SMALL[1]).mark_bar(color=_AROUND)
+    return chart.encode(alt.X("bin:O", axis=None), height)
 
 
 def latents(rows: pl.DataFrame) -> alt.HConcatChart:

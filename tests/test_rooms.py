@@ -68,6 +68,9 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("coders", "digest", "errors", "hub", "protocols", "registry", "study_dictionaries")
     ],
     "latentlake/coders/formats": [f"latentlake.{name}" for name in ("coders", "errors", "registry")],
+    "latentlake/pages": [
+        f"latentlake.{name}" for name in ("aggregates", "charts", "marking", "pages", "sampling.texts", "scorers", "trace")
+    ],
     "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
@@ -117,7 +120,7 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 @pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "prompts", "sampling", "scorers", "stages"))])  # fmt: skip
+    "coders", "coders/formats", "corpora", "engines", "explainers", "pages", "prompts", "sampling", "scorers", "stages"))])  # fmt: skip
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None
