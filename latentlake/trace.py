@@ -349,14 +349,9 @@ def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
 def _versions(results: Results, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
-<<<<<<< HEAD
-    latest = view.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
-    latest = latest.filter(pl.col("state").is_in([PUBLISHED, DROPPED]), ~pl.col("asset").str.contains(_ASIDE))
-=======
-    # agreements are made of scores, and not the other way round
-    known = (pl.col("state").is_in([PUBLISHED, DROPPED]), pl.col("asset") != "agreements")
+    # agreements are made of scores, and vectors of explanations, and not the other way round
+    known = (pl.col("state").is_in([PUBLISHED, DROPPED]), ~pl.col("asset").str.contains(_ASIDE))
     latest = results.latest().filter(known)
->>>>>>> look
     others = (
         latest.select("asset", "partition", "where")
         .explode("where", empty_as_null=False)

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
             webbrowser.open(address)
 
     try:
-        serve(view, options.host, options.port, announce)
+        serve(view, lambda: opened.embedder, options.host, options.port, announce)
     except OSError as error:
         raise LatentlakeError(
             f"cannot serve at {options.host} port {options.port}: {error}; name another with --host and --port"

@@ -11,7 +11,7 @@ from latentlake.errors import LakeError, nearest
 
 Page = Literal["overview", "latents", "latent"]
 Which = Literal["explained", "failed", "chosen", "left out", "all"]
-Order = Literal["best", "worst", "often", "seldom", "strong", "latent"]
+Order = Literal["nearest", "best", "worst", "often", "seldom", "strong", "latent"]
 PAGES: tuple[Page, ...] = get_args(Page)
 WHICH: tuple[Which, ...] = get_args(Which)
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -46,7 +46,7 @@ def asked_of(given: Mapping[str, str], known: Mapping[str, Iterable[str]], usual
         if given.get(name):
             require(name, given[name], values)
     numbers = {name: number(name, given[name]) for name in ("low", "high", "first") if given.get(name)}
-    texts = {name: given[name] for name in ("words", *known, "which", "order") if name in given}
+    texts = {name: given[name] for name in ("words", *known, "which", "order") if given.get(name)}
     first = max(0, int(numbers.pop("first", usual.first)))
     return Asked(**{**vars(usual), **texts, **numbers, "first": first})  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ with app.setup:
     import marimo as mo
 
     from latentlake.explorer import address, opened, pages
+    from latentlake.pages import style
 
 
 @app.cell
@@ -80,7 +81,7 @@ def _(filters, given, page, view):
 @app.cell
 def _(follow, given, page, view):
     mo.stop(page != "latent")
-    mo.Html(pages.turning(view, given, follow, random))
+    mo.Html(f"<style>{style()}</style>" + pages.turning(view, given, follow, random))
     return
 
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from latentlake.aggregates import is_main
+from latentlake.explorer import opened
 from latentlake.explorer.address import SHOWN, Asked, asked_of
 from latentlake.explorer.opened import published
 from latentlake.explorer.overview import choices_of, dictionaries
 from latentlake.scorers import NONE
+from latentlake.search import Within, by_meaning, by_words
 
 if TYPE_CHECKING:
     from latentlake.view import View
 
 _KEYS = ["dictionary", "latent"]
+MOST = 10_000  # matches that a search looks through: more than anybody reads
 _TOKENS = 5  # on which a latent fires most, that a row shows
 _TRIAGE = ("ok", "single_token", "position_bound", "dense", "rare", "dead")
 
@@ -32,12 +35,17 @@ class Hits:
 
 
 def asked(view: View, given: Mapping[str, str]) -> Asked:
-    """What an address searches for; where it says nothing, the explained latents, the best first, as far as there are any.
+    """What an address searches for. Where it says nothing: of words, everything that has them, the best match first; else the
+    explained latents, the best score first, as far as there are any.
 
     Raises:
         LakeError: it names something that the study lacks, or a number that is none.
     """
     found = asked_of(given, places(view), usual(view))
+    if found.words and "which" not in given:
+        found = replace(found, which="all")
+    if found.words and "order" not in given:
+        found = replace(found, order="nearest")
     is_scored = found.order in ("best", "worst") or found.low is not None or found.high is not None
     return replace(found, scorer=next(iter(places(view)["scorer"]), "")) if is_scored and not found.scorer else found
 
@@ -45,23 +53,26 @@ def asked(view: View, given: Mapping[str, str]) -> Asked:
 def places(view: View) -> dict[str, tuple[str, ...]]:
     """What a search may name."""
     choices = choices_of(view)
-    named = {name: tuple(choices[section]) for name, section in (("dictionary", "dictionaries"), ("scorer", "scorers"))}
-    return {**named, "explainer": tuple(choices["explainers"]), "triage": _TRIAGE, "by": ("words", "meaning")}
+    sections = {"dictionary": "dictionaries", "scorer": "scorers", "explainer": "explainers"}
+    by = ("words", "meaning") if choices.get("search") else ("words",)
+    return {**{name: tuple(choices[section]) for name, section in sections.items()}, "triage": _TRIAGE, "by": by}
 
 
 def usual(view: View) -> Asked:
     """What is shown where nothing is asked for."""
-    counted = dictionaries(view).select(pl.sum("explained", "scored", "chosen"))
-    explained, scored, chosen = counted.row(0)
+    explained, scored, chosen = dictionaries(view).select(pl.sum("explained", "scored", "chosen")).row(0)
     return Asked(
-        which="explained" if explained else "chosen" if chosen else "all",
-        order="best" if scored else "latent",
+        which="explained" if explained else "chosen" if chosen else "all", order="best" if scored else "latent"
     )
 
 
 @published
 def hits(view: View, asked: Asked) -> Hits:
-    """The latents that are searched for, those of one page."""
+    """The latents that are searched for, those of one page.
+
+    Raises:
+        LakeError: what explanations mean cannot be compared.
+    """
     found = _found(view, asked)
     page = found.sort(*_order(asked)).slice(asked.first, SHOWN).select(*_KEYS, "density", "max_activation", "triage")
     total, rows = pl.collect_all([found.select(pl.len()), page], engine="streaming")
@@ -76,17 +87,25 @@ def _found(view: View, asked: Asked) -> pl.LazyFrame:
             found = found.filter(pl.col(name) == getattr(asked, name))
     if asked.which in ("chosen", "left out"):
         found = found.filter(pl.col("is_chosen") == (asked.which == "chosen"))
-    said = view.explanations.select(*_KEYS, "explainer", "explanation", "error")
-    if asked.explainer:
-        said = said.filter(explainer=asked.explainer)
-    if asked.which in ("explained", "failed"):
-        kept = pl.col("explanation" if asked.which == "explained" else "error")
-        found = found.join(said.filter(kept.is_not_null()).select(_KEYS), on=_KEYS, how="semi")
+    if asked.which in ("explained", "failed") or (asked.explainer and not asked.words):
+        kept = {"explained": pl.col("explanation").is_not_null(), "failed": pl.col("error").is_not_null()}
+        said = view.explanations.filter(kept.get(asked.which, pl.lit(True)))
+        if asked.explainer:
+            said = said.filter(explainer=asked.explainer)
+        found = found.join(said.select(_KEYS), on=_KEYS, how="semi")
     if asked.words:
-        text = pl.col("explanation").str.to_lowercase()
-        with_words = said.filter(text.str.contains(word, literal=True) for word in asked.words.lower().split())
-        found = found.join(with_words.select(_KEYS), on=_KEYS, how="semi")
+        found = found.join(_matches(view, asked).lazy(), on=_KEYS)
     return _scored(view, asked, found) if asked.scorer else found
+
+
+def _matches(view: View, asked: Asked) -> pl.DataFrame:
+    """The latents that words fit, or that mean something like them, with the place of each among them."""
+    within = Within(asked.dictionary or None, asked.explainer or None)
+    if asked.by == "meaning":
+        rows = by_meaning(view, asked.words, opened.embedder(), within, MOST)
+    else:
+        rows = by_words(view, asked.words, within, MOST)
+    return rows.select(_KEYS).with_row_index("place").unique(_KEYS, keep="first", maintain_order=True)
 
 
 def _scored(view: View, asked: Asked, found: pl.LazyFrame) -> pl.LazyFrame:
@@ -104,6 +123,7 @@ def _scored(view: View, asked: Asked, found: pl.LazyFrame) -> pl.LazyFrame:
 
 def _order(asked: Asked) -> list[pl.Expr]:
     key = {
+        "nearest": pl.col("place") if asked.words else pl.col("latent"),
         "best": -pl.col("score"),
         "worst": pl.col("score"),
         "often": -pl.col("density"),

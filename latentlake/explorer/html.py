@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentlake.explorer.address import link
 from latentlake.explorer.overview import judge
+from latentlake.pages.rendering import number, shown
 
 
 def render(template: str, **what: Any) -> str:
@@ -19,10 +20,6 @@ def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _two(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
 def _share(value: float) -> str:
     return f"{100 * value:.2g} %"
 
@@ -32,11 +29,15 @@ def _figure(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+        return number(value, 0 if abs(value) >= 100 else 2)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 _templates = Environment(
-    loader=PackageLoader("latentlake.explorer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    loader=PackageLoader("latentlake.explorer"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=shown,
+    trim_blocks=True,
 )
-_templates.filters |= {"count": _count, "two": _two, "share": _share, "figure": _figure}
+_templates.filters |= {"count": _count, "number": number, "share": _share, "figure": _figure}

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from latentlake.errors import LakeError
-from latentlake.explorer.address import number, require
+from latentlake.explorer.address import link, number, require
 from latentlake.explorer.opened import published
 from latentlake.explorer.overview import choices_of
+from latentlake.pages.latent import latent_html
+from latentlake.trace import traces
 
 if TYPE_CHECKING:
     from latentlake.view import View
@@ -83,9 +85,7 @@ def article(view: View, dictionary: str, latent: int) -> str:
     """A latent as HTML.
 
     Raises:
-        LakeError: there is no such latent, or its block is not published.
+        LakeError: the dictionary is not published, or has no such latent.
     """
-    from latentlake.trace import trace
-
-    found = trace(view, dictionary, latent)
-    return f"<pre>{found.explanations.shape}</pre>"
+    (found,) = traces(view, dictionary, [latent])
+    return latent_html(found, link=lambda dictionary, latent: link("latent", dictionary=dictionary, latent=latent))

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from latentlake.protocols import Embedder
     from latentlake.view import View
 
 _MOST = 256  # answers that are kept of each function; each is a page or less
-_shown: list[View] = []
+_shown: list[tuple[View, Callable[[], Embedder]]] = []
 
 P, R = ParamSpec("P"), TypeVar("R")
 Reader = Callable[Concatenate["View", P], R]
 
 
-def show(view: View) -> None:
-    """From now on this is the view."""
-    _shown[:] = [view]
+def show(view: View, embedder: Callable[[], Embedder]) -> None:
+    """From now on this is the view. ``embedder``: opens what finds explanations by meaning, when it is first asked for."""
+    _shown[:] = [(view, embedder)]
 
 
 def shown() -> View:
     """The view that is shown."""
-    return _shown[0]
+    return _shown[0][0]
+
+
+def embedder() -> Embedder:
+    """What finds explanations of the view by meaning.
+
+    Raises:
+        LakeError: the study has no search by meaning, or its vectors are others'.
+    """
+    # Libraries of models ask whether they are imported in a notebook, and then want what marimo is not: a thread of its own is none.
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(_shown[0][1]).result()
 
 
 def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:

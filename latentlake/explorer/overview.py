@@ -115,10 +115,11 @@ def firing(view: View, dictionary: str) -> list[alt.Chart | alt.LayerChart]:
 
 
 @published
-def against_controls(view: View, dictionary: str) -> alt.LayerChart | None:
-    """Mean scores of each scorer and explainer beside the controls'."""
-    rows = aggregates(view, metric=MAIN).filter(dictionary=dictionary)
-    return None if rows["mean"].count() == 0 else charts.means(rows)
+def against_controls(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
+    """Mean scores of each scorer and explainer beside the controls', by metric: they are not of one scale."""
+    rows = aggregates(view, metric=MAIN).filter(pl.col("mean").is_not_null(), dictionary=dictionary)
+    parts = rows.sort("metric").partition_by("metric", as_dict=True, maintain_order=True)
+    return {f"means, {metric}": charts.means(own) for (metric,), own in parts.items()}
 
 
 @published

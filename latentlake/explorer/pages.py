@@ -13,7 +13,7 @@ from markupsafe import Markup
 from latentlake import charts
 from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
-from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, link, require
+from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
 from latentlake.scorers import NONE
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TITLES = {"overview": "Overview", "latents": "Latents", "latent": "Latent"}
 _ORDERS = {
+    "nearest": "best match first",
     "best": "best score first",
     "worst": "worst score first",
     "often": "most frequent first",
@@ -80,9 +81,8 @@ def firing(view: View, dictionary: str) -> str:
 @careful
 def scores(view: View, dictionary: str) -> str:
     """Scores beside the controls: means and distributions."""
-    means = overview.against_controls(view, dictionary)
-    figures = [] if means is None else [("means", _figure(means))]
-    figures += [(name, _figure(each)) for name, each in overview.distributions(view, dictionary).items()]
+    means, every = overview.against_controls(view, dictionary), overview.distributions(view, dictionary)
+    figures = [(name, _figure(each)) for name, each in {**means, **every}.items()]
     return _figures(
         "Scores against controls",
         figures,
@@ -141,51 +141,48 @@ def plain(given: Mapping[str, str | list[str]]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else value[-1] for name, value in given.items()}
 
 
-def filters(view: View, given: Mapping[str, str], ask: Callable[[str, Any], None]) -> Any:
-    """Boxes and menus of a search, as an address fills them. ``ask``: is told what is changed, and to what."""
+def filters(view: View, given: Mapping[str, str], ask: Callable[[str, Any], None]) -> dict[str, tuple[str, Any]]:
+    """Boxes and menus of a search, as an address fills them, with what they are called. ``ask``: is told what is changed, and to
+    what."""
     try:
         asked = browsing.asked(view, given)
     except LatentlakeError:  # the page says it
         asked = browsing.usual(view)
     places = browsing.places(view)
 
-    def menu(name: str, label: str, options: Mapping[str, str]) -> Any:
+    def box(name: str, shown: str, value: Any, **more: Any) -> Any:
+        text = "" if value is None else f"{value:g}" if isinstance(value, float) else value
+        told = lambda said: ask(name, said.strip())  # noqa: E731
+        return mo.ui.text(value=text, placeholder=shown, full_width=True, on_change=told, **more)
+
+    def menu(name: str, options: Mapping[str, str]) -> Any:
         value = getattr(asked, name)
         shown = next((text for text, each in options.items() if each == value), next(iter(options)))
-        return mo.ui.dropdown(dict(options), value=shown, label=label, on_change=lambda said: ask(name, said))
+        return mo.ui.dropdown(dict(options), value=shown, full_width=True, on_change=lambda said: ask(name, said))
 
     def named(name: str, whole: str) -> dict[str, str]:
         return {whole: ""} | {each: each for each in places[name]}
 
-    def bound(name: str, label: str) -> Any:
-        value = getattr(asked, name)
-        said = "" if value is None else f"{value:g}"
-        return mo.ui.text(value=said, placeholder="any", label=label, on_change=lambda said: ask(name, said.strip()))
-
+    by_meaning = {"by": ("by", menu("by", {each: each for each in places["by"]}))} if len(places["by"]) > 1 else {}
     return {
-        "words": mo.ui.text(
-            value=asked.words,
-            placeholder="words of an explanation",
-            label="search",
-            debounce=300,
-            full_width=True,
-            on_change=lambda words: ask("words", words.strip()),
-        ),
-        "which": menu("which", "which", {each: each for each in WHICH}),
-        "order": menu("order", "order", {_ORDERS[each]: each for each in ORDERS}),
-        "dictionary": menu("dictionary", "dictionary", named("dictionary", "all")),
-        "explainer": menu("explainer", "explainer", named("explainer", "any")),
-        "triage": menu("triage", "triage", named("triage", "any")),
-        "scorer": menu("scorer", "scorer", named("scorer", "any")),
-        "low": bound("low", "score from"),
-        "high": bound("high", "to"),
+        "words": ("search", box("words", "explanations and top tokens", asked.words, debounce=300)),
+        **by_meaning,
+        "which": ("which", menu("which", {each: each for each in WHICH})),
+        "order": ("order", menu("order", {_ORDERS[each]: each for each in ORDERS})),
+        "dictionary": ("dictionary", menu("dictionary", named("dictionary", "all"))),
+        "explainer": ("explainer", menu("explainer", named("explainer", "any"))),
+        "triage": ("triage", menu("triage", named("triage", "any"))),
+        "scorer": ("scorer", menu("scorer", named("scorer", "any"))),
+        "low": ("score from", box("low", "any", asked.low)),
+        "high": ("to", box("high", "any", asked.high)),
     }
 
 
 @careful
-def search(view: View, given: Mapping[str, str], filters: Mapping[str, Any]) -> str:
+def search(view: View, given: Mapping[str, str], filters: Mapping[str, tuple[str, Any]]) -> str:
     """Boxes and menus as they stand above the hits."""
-    return render("search", filters={name: Markup(each.text) for name, each in filters.items()})
+    shown = {name: (label, Markup(each.text)) for name, (label, each) in filters.items()}
+    return render("search", filters=shown)
 
 
 @careful
@@ -240,10 +237,33 @@ def body(view: View, page: str, given: Mapping[str, str]) -> str:
             hits=hits,
             asked=asked,
             shown=SHOWN,
+            said=_said(asked),
+            why=_why(view, asked),
             earlier=link("latents", there, first=max(0, asked.first - SHOWN) or ""),
             later=link("latents", there, first=asked.first + SHOWN),
         )
     return latent.article(view, *latent.asked(view, given.get("dictionary", ""), given.get("latent", "")))
+
+
+def _said(asked: Asked) -> str:
+    """By what hits are sorted, where a score is, and how many are looked through."""
+    by = f"Scores by {asked.scorer}" if asked.scorer else ""
+    best = ", of several explainers the best" if by and not asked.explainer else ""
+    most = f"The nearest {browsing.MOST:,} are looked through" if asked.by == "meaning" and asked.words else ""
+    return " ".join(f"{each}." for each in (by + best, most) if each)
+
+
+def _why(view: View, asked: Asked) -> str:
+    """Why there may be no hits."""
+    if not overview.dictionaries(view)["latents"].sum():
+        return "no latents are published yet"
+    if asked.words:
+        return (
+            f"nothing has the words “{asked.words}”, with these filters"
+            if asked.by == "words"
+            else "the filters leave none"
+        )
+    return "the filters leave none"
 
 
 def _figures(

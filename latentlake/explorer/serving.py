@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from marimo import create_asgi_app
 
-from latentlake.explorer import opened
+from latentlake.explorer import opened, pages  # noqa: F401  pages: so that no session waits for what they import
 
 if TYPE_CHECKING:
+    from latentlake.protocols import Embedder
     from latentlake.view import View
 
 _APP = Path(__file__).with_name("app.py")
 
 
-def served(view: View) -> Any:
-    """The explorer of a view as an ASGI app."""
-    opened.show(view)
+def served(view: View, embedder: Callable[[], Embedder]) -> Any:
+    """The explorer of a view as an ASGI app. ``embedder``: as `opened.show` takes it."""
+    opened.show(view, embedder)
     return create_asgi_app(quiet=True, include_code=False).with_app(path="", root=str(_APP)).build()
 
 
-def serve(view: View, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve the explorer of a view until it is interrupted. ``port``: 0 takes one that is free. ``announce``: is told the address,
-    once the server is up.
+def serve(view: View, embedder: Callable[[], Embedder], host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve the explorer of a view until it is interrupted. ``port``: 0 takes one that is free. ``announce``: is told the
+    address, once it answers.
 
     Raises:
         OSError: the address is taken, or is none of this machine's.
     """
-    app = served(view)
+    app = served(view, embedder)
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}"
