@@ -190,14 +190,17 @@ def along(rows: pl.DataFrame, place: str, title: str) -> alt.LayerChart:
     return alt.LayerChart(layer=[band, base.mark_line(point=True).encode(y)])
 
 
-def bare(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
-    """A chart as it stands in a page, on the page's own ground."""
+def bare(chart: alt.Chart | alt.LayerChart, width: int | None = None) -> alt.Chart | alt.LayerChart:
+    """A chart as it stands in a page, on the page's own ground. ``width``: of all of it, with axes, in pixels."""
     import altair as alt
 
     shown = chart.copy(deep=False)
-    axis = alt.AxisConfig(grid=False, titleFontWeight="normal", domainColor=_GREY, tickColor=_GREY)
+    axis = alt.AxisConfig(grid=False, titleFontWeight="normal", domainColor=_GREY, tickColor=_GREY, labelOverlap=True)
     view = alt.ViewConfig(stroke=None)
     shown.config = alt.Config(background="transparent", aria=False, axis=axis, view=view)
+    shown.usermeta = {"embedOptions": {"actions": False}}
+    if width is not None:
+        shown.width, shown.autosize = width, alt.AutoSizeParams(type="fit-x", contains="padding")
     return shown
 
 

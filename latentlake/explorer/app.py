@@ -52,8 +52,9 @@ def _(params, set_followed):
         go({name: value for name, value in said.items() if value and name != "first"})
 
     # links of pages are followed through this box: head.html
-    mo.Html(f'<div id="llx-link" hidden>{mo.ui.text(on_change=follow)}</div>')
-    return ask, follow, go
+    box = mo.ui.text(on_change=follow)
+    mo.Html(f'<div id="llx-link" hidden>{box}</div>')
+    return ask, box, follow, go
 
 
 @app.cell
@@ -81,8 +82,9 @@ def _(filters, given, page, view):
 @app.cell
 def _(follow, given, page, view):
     mo.stop(page != "latent")
-    mo.Html(f"<style>{style()}</style>" + pages.turning(view, given, follow, random))
-    return
+    turning = pages.Turning(view, given, follow, random)  # kept: what has no name is forgotten, and its clicks with it
+    mo.Html(f"<style>{style()}</style>" + turning.html())
+    return (turning,)
 
 
 @app.cell

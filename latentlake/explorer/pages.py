@@ -31,6 +31,8 @@ _ORDERS = {
     "latent": "by number",
 }
 
+_WIDTH = 320  # of a chart, pixels: a phone's
+
 P = ParamSpec("P")
 Shower = Callable[Concatenate["View", P], str]
 
@@ -112,7 +114,7 @@ def where(view: View, dictionary: str) -> str:
 @careful
 def agreements(view: View, dictionary: str) -> str:
     """How far scorers agree."""
-    figures = [("", _figure(each)) for each in overview.agreements(view, dictionary)]
+    figures = [("", _figure(each, None)) for each in overview.agreements(view, dictionary)]
     return _figures("Scorers against each other", figures, "No two scorers have scored the same latents yet.")
 
 
@@ -185,43 +187,57 @@ def search(view: View, given: Mapping[str, str], filters: Mapping[str, tuple[str
     return render("search", filters=shown)
 
 
-@careful
-def turning(view: View, given: Mapping[str, str], follow: Callable[[str], None], random: Random) -> str:
-    """The way from one chosen latent to others: buttons, which have keys, and a box to jump."""
-    name, number = latent.asked(view, given.get("dictionary", ""), given.get("latent", ""))
-    around = latent.around(view, name, number)
+class Turning:
+    """The way from one chosen latent to others: buttons, which have keys, and a box to jump.
 
-    def to(other: int | None) -> Callable[[Any], None]:
-        return lambda _: None if other is None else follow(link("latent", dictionary=name, latent=other))
+    ``follow``: goes where a link leads. ``random``: draws.
+    """
 
-    def anywhere(_: Any) -> None:
-        follow(link("latent", dictionary=name, latent=int(random.choice(around.every))))
-
-    def jump(said: str) -> None:
+    def __init__(self, view: View, given: Mapping[str, str], follow: Callable[[str], None], random: Random) -> None:
+        self._view, self._follow = view, follow
         try:
-            other, place = latent.jump(view, said)
-        except LatentlakeError:
-            follow(link("latent", dictionary=name, latent=said))  # that page says what is wrong
-        else:
-            follow(link("latent", dictionary=other, latent=place))
+            self._dictionary, self._latent = latent.asked(view, given.get("dictionary", ""), given.get("latent", ""))
+            around = latent.around(view, self._dictionary, self._latent)
+        except LatentlakeError:  # the page says why
+            self._elements: list[Any] = []
+            return
+        drawn = int(random.choice(around.every)) if around.many else None
+        self._around = around
+        steps = (
+            ("← previous", "Shift-ArrowLeft", around.before),
+            ("next →", "Shift-ArrowRight", around.after),
+            ("random", "Shift-ArrowUp", drawn),
+        )
+        self._elements = [
+            *(self._button(label, key, other) for label, key, other in steps),
+            mo.ui.text(placeholder=f"{self._dictionary} {self._latent}", label="jump to", on_change=self._jump),
+        ]
 
-    buttons = [
-        ("← previous", "Shift-ArrowLeft", to(around.before), around.before is None),
-        ("next →", "Shift-ArrowRight", to(around.after), around.after is None),
-        ("random", "Shift-ArrowUp", anywhere, around.many == 0),
-    ]
-    turned = [
-        mo.ui.button(label=label, keyboard_shortcut=key, on_change=act, disabled=off, tooltip=key.replace("-", " + "))
-        for label, key, act, off in buttons
-    ]
-    box = mo.ui.text(placeholder=f"{name} {number}", on_change=jump, label="jump to")
-    return render(
-        "turning",
-        around=around,
-        buttons=[Markup(each.text) for each in turned],
-        box=Markup(box.text),
-        here=link("latent", dictionary=name, latent=number),
-    )
+    def html(self) -> str:
+        """The buttons in a row; nothing where the address names no latent."""
+        if not self._elements:
+            return ""
+        *buttons, box = (Markup(each.text) for each in self._elements)
+        here = link("latent", dictionary=self._dictionary, latent=self._latent)
+        return render("turning", around=self._around, here=here, buttons=buttons, box=box)
+
+    def _button(self, label: str, key: str, other: int | None) -> Any:
+        return mo.ui.button(
+            label=label,
+            keyboard_shortcut=key,
+            tooltip=key.replace("-", " + "),
+            disabled=other is None,
+            on_change=lambda _: self._go(self._dictionary, other),
+        )
+
+    def _go(self, dictionary: str, latent: object) -> None:
+        self._follow(link("latent", dictionary=dictionary, latent=latent))
+
+    def _jump(self, said: str) -> None:
+        try:
+            self._go(*latent.jump(self._view, said))
+        except LatentlakeError:
+            self._go(self._dictionary, said)  # that page says what is wrong
 
 
 @careful
@@ -276,9 +292,9 @@ def _figures(
     return render("figures", title=title, figures=figures, otherwise=otherwise, said=said, legend=legend)
 
 
-def _figure(chart: Any) -> Markup:
+def _figure(chart: Any, width: int | None = _WIDTH) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(charts.bare(chart)).text)
+    return Markup(mo.as_html(charts.bare(chart, width)).text)
 
 
 def _sentence(error: Exception) -> str:
