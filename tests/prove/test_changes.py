@@ -18,7 +18,7 @@ SCORES = {**{f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisa
 SMALL = {"scores/default/small": 2}
 BELOW = {
     "logits": 2, "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2,
-    "explanations/default": 2, **dict.fromkeys(("embeddings/tokens", "embeddings/default", "scores/tokens/embedding"), 2), **SCORES,
+    "explanations/default": 2, "embeddings/tokens": 2, "embeddings/default": 2, "scores/tokens/embedding": 2, **SCORES,
 }  # fmt: skip
 CHECKED = {"reconstructions": 1}
 NEAR = {"neighbours": 2}
