@@ -71,6 +71,13 @@ MAY_IMPORT = {
     "latentlake/pages": [
         f"latentlake.{name}" for name in ("aggregates", "charts", "marking", "pages", "sampling.texts", "scorers", "trace")
     ],
+    "latentlake/explorer": [
+        f"latentlake.{name}"
+        for name in (
+            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
+            "protocols", "registry", "scorers", "search", "trace", "view",
+        )
+    ],
     "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],

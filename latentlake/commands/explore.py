@@ -5,9 +5,11 @@ Reads what is published; new results appear when a page is loaded again. Needs t
 
 import argparse
 import webbrowser
+from importlib import import_module
 from importlib.util import find_spec
 
-from latentlake.errors import LakeError, LatentlakeError
+from latentlake.errors import LatentlakeError
+from latentlake.explorer.overview import choices_of
 from latentlake.opened import Opened
 
 _NEEDED = ("marimo", "altair", "vl_convert", "uvicorn")
@@ -31,9 +33,9 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
     if missing:
         raise LatentlakeError(f"the explorer needs {', '.join(missing)}; pip install 'latentlake[explore]'")
     view = opened.view
-    if view.study is None:
-        raise LakeError(f"no study was ever run in {view.lake.uri}; materialize one, or name another lake")
-
+    if choices_of(view).get("search"):
+        # before marimo: where that is there, transformers takes itself to be in a notebook, and wants what belongs to one
+        import_module("sentence_transformers")
     from latentlake.explorer.serving import serve
 
     def announce(address: str) -> None:

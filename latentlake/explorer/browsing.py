@@ -1,5 +1,5 @@
-"""Which latents are searched for, and a page of them: the whole search is one lazy query, and what rows show is read of the page's
-latents alone."""
+"""Which latents are searched for, and a page of them: the search is one lazy query, and what a page shows is read of its latents
+alone."""
 
 from __future__ import annotations
 

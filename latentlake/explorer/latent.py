@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Around:
-    """The chosen latents around one: the one ``before`` and ``after`` it, None at the ends; of how ``many`` it is the ``place``-th,
+    """The chosen latents around one: the one ``before`` and ``after`` it, None at the ends; it is the ``place``-th of ``many``,
     from 1, None where it was not chosen itself. ``every``: all of them, sorted."""
 
     before: int | None

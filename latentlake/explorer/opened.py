@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,9 +33,7 @@ def embedder() -> Embedder:
     Raises:
         LakeError: the study has no search by meaning, or its vectors are others'.
     """
-    # Libraries of models ask whether they are imported in a notebook, and then want what marimo is not: a thread of its own is none.
-    with ThreadPoolExecutor(1) as apart:
-        return apart.submit(_shown[0][1]).result()
+    return _shown[0][1]()
 
 
 def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
