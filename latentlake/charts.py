@@ -99,15 +99,12 @@ def density(rows: pl.DataFrame | pl.LazyFrame) -> alt.Chart:
     """Rows of `latents`: how often latents fire, by triage."""
     import altair as alt
 
-    return (
-        _chart(densities(rows))
-        .mark_bar()
-        .encode(
-            alt.X("low:Q", bin="binned", title="log10 of density, the share of tokens on which a latent fires"),
-            alt.X2("high"),
-            alt.Y("latents:Q"),
-            alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None),
-        )
+    histogram: alt.Chart = _chart(densities(rows)).mark_bar()
+    return histogram.encode(
+        alt.X("low:Q", bin="binned", title="log10 of density, the share of tokens on which a latent fires"),
+        alt.X2("high"),
+        alt.Y("latents:Q"),
+        alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None),
     )
 
 

@@ -123,12 +123,18 @@ def test_filters_keep_what_they_say(view: View, given: dict[str, str], holds: Ca
 
 
 def test_bounds_hold_for_scores(view: View) -> None:
-    everything = browsing.hits(view, browsing.asked(view, {"scorer": "detection"}))
-    asked = browsing.asked(view, {"scorer": "detection", "low": "0.3", "high": "0.9"})
-    found = browsing.hits(view, asked)
-    values = [max(each["value"] or 0 for each in row["scores"]["detection"]) for row in found.rows]
-    assert all(0.3 <= value <= 0.9 for value in values)
-    assert found.total < everything.total or all(0.3 <= value <= 0.9 for value in values)
+    own = view.scores.filter(pl.col("control").is_null(), scorer="detection", metric="auroc").collect()
+    best = own.group_by("dictionary", "latent").agg(pl.max("value")).drop_nulls()
+    middle = best["value"].median()
+    within = best.filter(pl.col("value") >= middle)
+    assert 0 < within.height < best.height
+    found = browsing.hits(view, browsing.asked(view, {"scorer": "detection", "low": str(middle)}))
+    assert {(row["dictionary"], row["latent"]) for row in found.rows} == set(
+        within.select("dictionary", "latent").rows()
+    )
+    assert browsing.hits(view, browsing.asked(view, {"scorer": "detection", "high": str(middle - 1e-9)})).total == (
+        best.height - within.height
+    )
 
 
 def test_pages_of_hits_follow_one_another(view: View) -> None:

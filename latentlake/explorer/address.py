@@ -48,7 +48,7 @@ def asked_of(given: Mapping[str, str], known: Mapping[str, Iterable[str]], usual
     numbers = {name: number(name, given[name]) for name in ("low", "high", "first") if given.get(name)}
     texts = {name: given[name] for name in ("words", *known, "which", "order") if given.get(name)}
     first = max(0, int(numbers.pop("first", usual.first)))
-    return Asked(**{**vars(usual), **texts, **numbers, "first": first})  # type: ignore[arg-type]
+    return Asked(**{**vars(usual), **texts, **numbers, "first": first})
 
 
 def require(name: str, value: str, known: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import marimo
 app = marimo.App(width="full", app_title="latentlake", css_file="app.css", html_head_file="head.html")
 
 with app.setup:
-    import random
+    from random import Random
 
     import marimo as mo
 
@@ -82,7 +82,9 @@ def _(filters, given, page, view):
 @app.cell
 def _(follow, given, page, view):
     mo.stop(page != "latent")
-    turning = pages.Turning(view, given, follow, random)  # kept: what has no name is forgotten, and its clicks with it
+    turning = pages.Turning(
+        view, given, follow, Random()
+    )  # kept: what has no name is forgotten, and its clicks with it
     mo.Html(f"<style>{style()}</style>" + turning.html())
     return (turning,)
 

@@ -41,7 +41,7 @@ def chosen(view: View, dictionary: str) -> np.ndarray:
 def around(view: View, dictionary: str, latent: int) -> Around:
     """The chosen latents around one."""
     every = chosen(view, dictionary)
-    first, last = (int(np.searchsorted(every, latent, side)) for side in ("left", "right"))  # type: ignore[call-overload]
+    first, last = (int(np.searchsorted(every, latent, side)) for side in ("left", "right"))
     return Around(
         before=int(every[first - 1]) if first else None,
         after=int(every[last]) if last < len(every) else None,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 _MOST = 256  # answers that are kept of each function; each is a page or less
 _shown: list[tuple[View, Callable[[], Embedder]]] = []
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Reader = Callable[Concatenate["View", P], R]
 
 
@@ -46,9 +47,10 @@ def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
             return function(view, *arguments, **dict(named))
 
         @wraps(function)
-        def asked(view: View, *arguments: P.args, **named: P.kwargs) -> R:
+        def asked(view: View, /, *arguments: P.args, **named: P.kwargs) -> R:
             versions = tuple(view.lake.version(table) for table in tables)
-            return answer(versions, view, arguments, tuple(named.items()))
+            found: R = answer(versions, view, arguments, tuple(named.items()))
+            return found
 
         return asked
 

@@ -67,20 +67,23 @@ def facts(view: View) -> Facts:
     latest = view.latest()
     seen, building = latest.filter("is_seen"), latest.filter(state=BUILDING)
     assets = view.study["assets"] if view.study else []
-    documents = view.documents.select(pl.len(), tokens=pl.col("n_tokens").sum()).collect(engine="streaming")
-    subject = view.subject.select("reference", "dtype").collect()
+    counted = view.documents.select(pl.len(), tokens=pl.col("n_tokens").sum()).collect(engine="streaming")
+    documents, tokens = counted.row(0)
+    subject = view.subject.select("reference").collect()
     return Facts(
-        choices["name"],
-        subject["reference"].item() if subject.height else choices["subject"]["model"],
-        dictionaries(view),
-        *documents.row(0)[:1],
-        view.contexts.select(pl.len()).collect().item(),
-        documents["tokens"].item(),
-        tuple(choices["explainers"]),
-        tuple(choices["scorers"]),
-        tuple(sorted(set(assets) - set(seen["asset"]), key=assets.index)),
-        tuple(f"{asset} [{key}]" if key else asset for asset, key in building.select("asset", "partition").rows()),
-        seen["at"].max(),  # type: ignore[arg-type]
+        name=choices["name"],
+        subject=subject["reference"].item() if subject.height else choices["subject"]["model"],
+        dictionaries=dictionaries(view),
+        documents=documents,
+        contexts=view.contexts.select(pl.len()).collect().item(),
+        tokens=tokens,
+        explainers=tuple(choices["explainers"]),
+        scorers=tuple(choices["scorers"]),
+        missing=tuple(sorted(set(assets) - set(seen["asset"]), key=assets.index)),
+        unfinished=tuple(
+            f"{asset} [{key}]" if key else asset for asset, key in building.select("asset", "partition").rows()
+        ),
+        at=seen.select(pl.max("at")).item(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -34,14 +34,14 @@ _ORDERS = {
 _WIDTH = 320  # of a chart, pixels: a phone's
 
 P = ParamSpec("P")
-Shower = Callable[Concatenate["View", P], str]
+Shower = Callable[Concatenate["View", P], str]  # a part of a page
 
 
 def careful(show: Shower[P]) -> Shower[P]:
     """A part of a page that says why, where it cannot be shown."""
 
     @wraps(show)
-    def shown(view: View, *arguments: P.args, **named: P.kwargs) -> str:
+    def shown(view: View, /, *arguments: P.args, **named: P.kwargs) -> str:
         try:
             return show(view, *arguments, **named)
         except LatentlakeError as error:
@@ -258,7 +258,8 @@ def body(view: View, page: str, given: Mapping[str, str]) -> str:
             earlier=link("latents", there, first=max(0, asked.first - SHOWN) or ""),
             later=link("latents", there, first=asked.first + SHOWN),
         )
-    return latent.article(view, *latent.asked(view, given.get("dictionary", ""), given.get("latent", "")))
+    article: str = latent.article(view, *latent.asked(view, given.get("dictionary", ""), given.get("latent", "")))
+    return article
 
 
 def _said(asked: Asked) -> str:
@@ -284,7 +285,7 @@ def _why(view: View, asked: Asked) -> str:
 
 def _figures(
     title: str,
-    figures: list[tuple[str, str]],
+    figures: Sequence[tuple[str, str]],
     otherwise: str,
     said: str = "",
     legend: Mapping[str, str] | None = None,
