@@ -79,7 +79,7 @@ def test_the_explorer_is_a_place_to_look_around(chromium: Browser, materialized:
         page.locator(".llx-by-words input").fill(row["explanation"])
         expect(page).to_have_url(re.compile("words="))
         name = f"{row['dictionary']} {row['latent']}"
-        hit = page.locator(f'.llx-hit[href*="dictionary={row["dictionary"]}&latent={row["latent"]}"]')
+        hit = page.locator(f'.llx-hit[href*="dictionary={row["dictionary"]}&latent={row["latent"]}&"]')
         expect(hit).to_be_visible()
         first = page.locator(".llx-hit").first
         first.focus()
