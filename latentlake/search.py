@@ -82,9 +82,7 @@ def by_meaning(view: View, text: str, embedder: Embedder, within: Within = EVERY
         LakeError: the text is empty; and as `by_vector`.
     """
     search = _search(_choices(view))
-    if not text.strip():
-        raise LakeError("nothing is looked for; say in a few words what explanations should mean")
-    (vector,) = embedder.embed([search["query"] + text])
+    (vector,) = embedder.embed([search["query"] + _some(text)])
     return by_vector(view, vector, within, n)
 
 
@@ -145,12 +143,18 @@ def embedder_of(view: View, home: Path, cache: Path) -> Embedder:
 _NOT_MADE = "no explanation is embedded yet; run the study"
 
 
+def _some(text: str) -> str:
+    """A text that says something, and that a table could hold."""
+    if not text.strip():
+        raise LakeError("nothing is looked for; give a word or more")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # what a terminal makes of bytes that are none
+        raise LakeError(f"{text!r} is no text in UTF-8; type it anew")
+    return text
+
+
 def _words(words: str) -> list[str]:
-    """The words of a query, as they are compared."""
-    wanted: list[str] = sorted(set(pl.select(_plain(pl.lit(words))).item().split()))
-    if not wanted:
-        raise LakeError("nothing is looked for; give a word or more that explanations or top tokens should hold")
-    return wanted
+    """The words of a query, each once, as they are compared."""
+    return sorted(set(pl.select(_plain(pl.lit(_some(words)))).item().split()))
 
 
 def _plain(text: pl.Expr) -> pl.Expr:
