@@ -58,7 +58,7 @@ _SAID = {word for form in _FORMS for word in re.findall(r"[a-z]+", form)}
 _WINDOW = re.compile(r"^\d+\. (.*)$", re.MULTILINE)
 
 
-def study_of(latents: int, chosen: int | None) -> dict[str, Any]:
+def study_of(latents: int, chosen: int | None, has_neighbours: bool) -> dict[str, Any]:
     """The study: ten windows to explain by, ten and ten others to judge, two explainers and two scorers."""
     return {
         "name": "big",
@@ -67,6 +67,7 @@ def study_of(latents: int, chosen: int | None) -> dict[str, Any]:
         "subject": {"model": "model"},
         "dictionaries": {"layer1": {"hookpoint": "layers.1", "coder": "coder", "latents": chosen or "all"}},
         "reconstruction": None,
+        "neighbours": {"k": 10} if has_neighbours else None,
         "selection": {"min_windows": {"explain": 5, "select": 0, "score": 5}},
         "samples": {
             "shown": {"split": "explain", "sampler": "top", "windows": 10},
@@ -237,7 +238,7 @@ def _uniform(hashes: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def write_inputs(folder: Path, latents: int, chosen: int | None) -> Path:
+def write_inputs(folder: Path, study: dict[str, Any], latents: int) -> Path:
     """What the study names, and its file, where they are not there yet."""
     for directory in ("texts", "model", "embedder", "dagster"):
         (folder / directory).mkdir(parents=True, exist_ok=True)
@@ -250,13 +251,13 @@ def write_inputs(folder: Path, latents: int, chosen: int | None) -> Path:
     if not (folder / "coder" / "cfg.json").exists():
         write_coder(folder / "coder", WIDTH, latents, k=1, seed=1)
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(study_of(latents, chosen), sort_keys=False))
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
     return path
 
 
-def make(folder: Path, latents: int, chosen: int | None, activations: int) -> View:
+def make(folder: Path, study: dict[str, Any], latents: int, activations: int) -> View:
     """The lake, made as far as it is not there."""
-    path, lake = write_inputs(folder, latents, chosen), LakeResource(uri=str(folder / "lake"))
+    path, lake = write_inputs(folder, study, latents), LakeResource(uri=str(folder / "lake"))
     with dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
         run = Run(str(path), instance, lake, Doors(folder, activations), Timed())
         run.execute()
@@ -279,8 +280,10 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=131_072)
     parser.add_argument("--chosen", type=int, help="of the latents (all that fire enough)")
     parser.add_argument("--activations", type=int, default=10_000_000)
+    parser.add_argument("--no-neighbours", action="store_true", help="leave them out: they take half of all time")
     given = parser.parse_args()
-    report(make(given.folder.resolve(), given.latents, given.chosen, given.activations))
+    study = study_of(given.latents, given.chosen, not given.no_neighbours)
+    report(make(given.folder.resolve(), study, given.latents, given.activations))
 
 
 if __name__ == "__main__":
