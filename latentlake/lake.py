@@ -20,6 +20,7 @@ from latentlake.errors import LakeError
 from latentlake.tables import TABLES, Layout, Table
 
 _SMALL_BYTES = 16 << 20
+_ROW_GROUP = 16_384  # rows: what is read of a file where one latent of its thousands is asked for
 _FILE = "__file"
 
 # Writers of different partitions do not conflict, but their commits queue for one version number.
@@ -338,7 +339,7 @@ def _literal(value: str | int) -> str:
 
 def _writer_properties(layout: Layout | None) -> WriterProperties:
     if layout is None:
-        return WriterProperties(compression="ZSTD", compression_level=3)
+        return WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=_ROW_GROUP)
     columns = {
         name: ColumnProperties(dictionary_enabled=False, encoding=encoding)  # type: ignore[arg-type]
         for name, encoding in layout.encodings.items()

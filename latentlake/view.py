@@ -1,9 +1,10 @@
 """The lake as its readers see it: the published partitions of the present study, as lazy Polars frames."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -12,6 +13,8 @@ from latentlake.errors import LakeError, nearest
 from latentlake.lake import Lake
 from latentlake.ledger import one_a_key
 from latentlake.tables import TABLES
+
+T = TypeVar("T")
 
 
 class View:
@@ -29,6 +32,7 @@ class View:
         self.lake = lake
         self.at = at
         self.catalog = Catalog(lake, at)
+        self._remembered: dict[str, tuple[tuple[int | None, ...], Any]] = {}
 
     def __getattr__(self, table: str) -> pl.LazyFrame:
         if table.startswith("_") or table not in TABLES:
@@ -49,7 +53,7 @@ class View:
     @property
     def study(self) -> dict[str, Any] | None:
         """The row of ``studies`` that holds at the moment of the view; None before there was one."""
-        return self.catalog.present_study()
+        return self._once("study", self.catalog.present_study, "studies")
 
     @property
     def uri(self) -> str:
@@ -62,6 +66,22 @@ class View:
 
     def latest(self) -> pl.DataFrame:
         """The latest row of each partition; ``is_seen``: whether the frames of the view hold its rows."""
+        return self._once("latest", self._latest, "partitions", "studies")
+
+    def _once(self, name: str, read: Callable[[], T], *tables: str) -> T:
+        """What was read of some tables, read anew only where one of them has another version than before it was read."""
+        versions = tuple(self.lake.version(table) for table in tables)
+        known = self._remembered.get(name)
+        if known is None or known[0] != versions:
+            known = self._remembered[name] = versions, read()
+        value: T = known[1]
+        return value
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        """A table as it is now, opened anew only where it changed."""
+        return self._once(f"scan of {table}", lambda: self.lake.scan(table), table)
+
+    def _latest(self) -> pl.DataFrame:
         rows = self.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
         present = self.study
         if present is None:
@@ -75,14 +95,13 @@ class View:
 
     def _rows(self, table: str) -> pl.LazyFrame:
         """The published rows of a table that stages write."""
-        frame = self.lake.scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
-        published = self._published(table)
+        frame = self._scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
+        published, where = self._once(table, lambda: self._published(table), "partitions", "studies")
         if published.is_empty():
             return TABLES[table].empty().lazy()
         if not self._stands(published):
             frame = self.lake.past(table, _version(published, table))
-        columns = list(TABLES[table].partition_by)
-        return frame.join(_where(published, columns).lazy(), on=columns, how="semi") if columns else frame
+        return frame.join(where.lazy(), on=where.columns, how="semi") if where.columns else frame
 
     def _stands(self, published: pl.DataFrame) -> bool:
         """Whether partitions are still what they were at the moment of the view: then no vacuum took any of them."""
@@ -93,12 +112,12 @@ class View:
 
     def _before(self, table: str, column: str) -> pl.LazyFrame:
         """Rows of a table that only grows, up to the moment of the view."""
-        frame = self.lake.scan(table)
+        frame = self._scan(table)
         return frame if self.at is None else frame.filter(pl.col(column) <= self.at)
 
     def _prompts(self) -> pl.LazyFrame:
         """Prompts, each once; of a past state, those of its calls and what comes before these."""
-        prompts = self.lake.scan("prompts").unique("prompt", keep="first")
+        prompts = self._scan("prompts").unique("prompt", keep="first")
         if self.at is None:
             return prompts
         shown = prompts.join(self._before("calls", "created_at"), on="prompt", how="semi")
@@ -107,17 +126,18 @@ class View:
 
     def _shards(self) -> pl.LazyFrame:
         """Registered shards; of a past state, those that its studies and the ones before had."""
-        shards = self.lake.scan("shards")
+        shards = self._scan("shards")
         if self.at is None:
             return shards
         return shards.join(
             self.studies.select(pl.col("shards").explode()), left_on="shard", right_on="shards", how="semi"
         )
 
-    def _published(self, table: str) -> pl.DataFrame:
-        """Rows of ``partitions`` of what readers see of a table."""
+    def _published(self, table: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of ``partitions`` of what readers see of a table, and their partition columns."""
         tables = pl.col("table_versions").list.eval(pl.element().struct.field("table"))
-        return self.latest().filter(pl.col("is_seen"), tables.list.contains(table))
+        published = self.latest().filter(pl.col("is_seen"), tables.list.contains(table))
+        return published, _where(published, list(TABLES[table].partition_by))
 
 
 def open_lake(

@@ -9,8 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CHUNK = 2**24  # cosines held at once
+_CHUNK = 2**22  # cosines held at once
 _DIGITS = 5  # of a cosine: the ones that do not depend on how the work is divided
+_MOST = 2**14  # directions compared at once: so many times 10^5, twice, fit into 32 bits
 
 
 class Directions:
@@ -31,16 +32,20 @@ class Directions:
         import torch
 
         n, rows = len(self._unit), self._unit[own.start : own.stop]
-        k, step = max(0, min(k, n - 1)), max(1, _CHUNK // max(1, len(own)))
+        k, step = max(0, min(k, n - 1)), max(1, min(_MOST, _CHUNK // max(1, len(own))))
         best = torch.empty((len(own), 0), dtype=torch.int64, device=rows.device)
         itself = torch.arange(own.start, own.stop, device=rows.device)
         for first in range(0, n, step):
             cosines = rows @ self._unit[first : first + step].T
-            number = torch.arange(first, first + cosines.shape[1], device=rows.device)
-            # in whole numbers that differ, so that which of equal ones are kept does not depend on the chunks
-            keys = (cosines * 10**_DIGITS).round().long() * n + (n - 1 - number)
-            keys.masked_fill_(number == itself[:, None], torch.iinfo(torch.int64).min)
-            best = torch.cat([best, keys], dim=1)
+            size = cosines.shape[1]
+            number = torch.arange(size, dtype=torch.int32, device=rows.device)
+            # In whole numbers that differ, so that which of equal ones are kept does not depend on the chunks; in place, for
+            # memory that is fetched anew takes longer than the products.
+            keys = cosines.mul_(10**_DIGITS).round_().int().mul_(size).add_(size - 1 - number)
+            keys.masked_fill_(first + number == itself[:, None], torch.iinfo(torch.int32).min)
+            near = keys.topk(min(k, size)).values.long()
+            near = near.div(size, rounding_mode="floor") * n + n - first - size + near % size
+            best = torch.cat([best, near], dim=1)
             best = best.topk(min(k, best.shape[1])).values
         found: np.ndarray = (n - 1 - best % n).cpu().numpy()
         return found

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 NOT_RESIDUAL = "not_residual"
 NO_DIRECTION = "no_direction"
 
-_NUMBERS = 2**24  # logits held at once: 128 MiB, and twice as much beside them
+# Logits held at once: 8 MiB, and twice as much beside them. Of more, fetching the memory anew takes longer than the logits.
+_NUMBERS = 2**20
 _DIGITS = 4  # of a logit: those that do not depend on how the work is divided
 
 
@@ -48,18 +49,21 @@ def _promoted(work: Work, latents: list[int]) -> Iterator[dict[str, Any]]:
     directions = work.handles.coder(work.dictionary).directions[latents]
     size = subject.unembed(directions[:0]).shape[1]
     texts: dict[int, str] = work.shared(("texts", is_random), lambda: token_texts(subject, range(size)))
+    without_text = [token for token, text in texts.items() if not text]
     step = max(1, _NUMBERS // size)
     for first in range(0, len(latents), step):
-        yield from _rows(subject, directions[first : first + step], texts, work.study.logits.k)
+        yield from _rows(subject, directions[first : first + step], texts, without_text, work.study.logits.k)
         work.progress.share(min(1.0, (first + step) / len(latents)))
 
 
-def _rows(subject: Subject, directions: torch.Tensor, texts: dict[int, str], k: int) -> Iterator[dict[str, Any]]:
+def _rows(
+    subject: Subject, directions: torch.Tensor, texts: dict[int, str], without_text: list[int], k: int
+) -> Iterator[dict[str, Any]]:
     """Lists of tokens for each of some directions."""
     import torch
 
     logits = subject.unembed(directions)
-    silent = torch.tensor([token for token, text in texts.items() if not text], dtype=torch.int64, device=logits.device)
+    silent = torch.tensor(without_text, dtype=torch.int64, device=logits.device)
     spoken = len(texts) - len(silent)
     mean = (logits.sum(1) - logits[:, silent].sum(1)) / spoken
     steps = ((logits - mean[:, None]) * 10**_DIGITS).round().long()  # whole numbers, so that last digits decide nothing

@@ -67,10 +67,16 @@ def _together(work: Work, own: range, width: int) -> tuple[sparse.csr_matrix, np
 def _most_together(together: sparse.csr_matrix, counts: np.ndarray, own: range, k: int) -> np.ndarray:
     """The k latents with which each of the block fires together most, as a share of the tokens on which either does: int64
     [block, k], -1 for none."""
-    pairs = together.tocoo()
-    kept = pairs.col != pairs.row + own.start
-    row, col, both = pairs.row[kept], pairs.col[kept], pairs.data[kept]
-    jaccard = both / (counts[row + own.start] + counts[col] - both)
+    pairs, bounds = together.tocoo(), together.indptr
+    jaccard = pairs.data / (counts[pairs.row + own.start] + counts[pairs.col] - pairs.data)
+    jaccard[pairs.col == pairs.row + own.start] = -1.0  # itself
+    least = np.zeros(len(own))
+    for row in range(len(own)):  # few of all pairs are near enough to be put in order
+        shares = jaccard[bounds[row] : bounds[row + 1]]
+        if len(shares) > k:
+            least[row] = max(0.0, np.partition(shares, -k)[-k])
+    kept = jaccard >= least[pairs.row]
+    row, col, jaccard = pairs.row[kept], pairs.col[kept], jaccard[kept]
     order = np.lexsort((col, -jaccard, row))
     row, col = row[order], col[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row)
