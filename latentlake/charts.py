@@ -101,7 +101,7 @@ def density(rows: pl.DataFrame | pl.LazyFrame) -> alt.Chart:
 
     histogram: alt.Chart = _chart(densities(rows)).mark_bar()
     return histogram.encode(
-        alt.X("low:Q", bin="binned", title="log10 of density, the share of tokens on which a latent fires"),
+        alt.X("low:Q", bin="binned", title="log10 of the share of tokens on which a latent fires"),
         alt.X2("high"),
         alt.Y("latents:Q"),
         alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None),
@@ -197,6 +197,7 @@ def bare(chart: alt.Chart | alt.LayerChart, width: int | None = None) -> alt.Cha
     shown.config = alt.Config(background="transparent", aria=False, axis=axis, view=view)
     shown.usermeta = {"embedOptions": {"actions": False}}
     if width is not None:
+        shown.padding = {"left": 0, "top": 5, "bottom": 5, "right": 24}  # of labels that stand beside the last bar
         shown.width, shown.autosize = width, alt.AutoSizeParams(type="fit-x", contains="padding")
     return shown
 

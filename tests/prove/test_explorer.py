@@ -93,9 +93,9 @@ def test_the_explorer_is_a_place_to_look_around(chromium: Browser, materialized:
 
         sent = page.url
         page.keyboard.press("Shift+ArrowRight")
-        expect(page.locator(".ll-latent h2")).not_to_have_text(re.compile(rf"{row['latent']}$"))
+        expect(page.locator(".ll-latent h2")).not_to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
         page.go_back()
-        expect(page.locator(".ll-latent h2")).to_have_text(re.compile(rf"{row['latent']}$"))
+        expect(page.locator(".ll-latent h2")).to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
         page.go_back()
         expect(page.locator(".llx-by-words input")).to_have_value(row["explanation"])
         with opened(chromium) as (other, _):
