@@ -1,8 +1,11 @@
 """What pages and figures read results through: a lake as readers see it, or what a stage is given."""
 
+import json
 from typing import Any, Protocol
 
 import polars as pl
+
+from latentlake.errors import LakeError
 
 
 class Results(Protocol):
@@ -23,3 +26,15 @@ class Results(Protocol):
         ...
 
     def __getattr__(self, table: str) -> pl.LazyFrame: ...
+
+
+def choices_of(results: Results) -> dict[str, Any]:
+    """What the present study chose, as it was written down.
+
+    Raises:
+        LakeError: no study was ever run.
+    """
+    if results.study is None:
+        raise LakeError(f"no study was ever run in {results.uri}; materialize one, or name another lake")
+    choices: dict[str, Any] = json.loads(results.study["choices"])
+    return choices

@@ -4,7 +4,6 @@ Lazy until the last step: of millions of rows the best few come out of a stream,
 files lie.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from latentlake.errors import LakeError, nearest
 from latentlake.files import FileFacts
 from latentlake.origins import model_facts
 from latentlake.protocols import Embedder
+from latentlake.results import choices_of
 from latentlake.scorers import NONE
 from latentlake.study import LLMChoice
 from latentlake.view import View
@@ -58,7 +58,7 @@ def by_words(view: View, words: str, within: Within = EVERYWHERE, n: int = 20) -
         LakeError: there are no words, or no such dictionary, explainer or scorer.
     """
     wanted = _words(words)
-    _require(view, _choices(view), within, n)
+    _require(view, choices_of(view), within, n)
     said, tokens = _plain(pl.col("explanation").fill_null("")), _plain(pl.col("tokens").list.join(_BETWEEN))
     rows = _described(view, within).with_columns(said=said, top=tokens)
     holds = [pl.concat_str("said", "top", separator=_BETWEEN).str.contains(word, literal=True) for word in wanted]
@@ -81,7 +81,7 @@ def by_meaning(view: View, text: str, embedder: Embedder, within: Within = EVERY
     Raises:
         LakeError: the text is empty; and as `by_vector`.
     """
-    search = _search(_choices(view))
+    search = _search(choices_of(view))
     (vector,) = embedder.embed([search["query"] + _some(text)])
     return by_vector(view, vector, within, n)
 
@@ -98,7 +98,7 @@ def by_vector(
         LakeError: the study asks for no search by meaning, nothing is embedded yet, the vector is none of its embedder's, or
             there is no such dictionary, explainer or scorer.
     """
-    choices = _choices(view)
+    choices = choices_of(view)
     _search(choices)
     _require(view, choices, within, n)
     near = _vectors(view, within).select(*_ROW, cosine=_cosine(view, np.asarray(vector, dtype=np.float64)))
@@ -120,7 +120,7 @@ def embedder_of(view: View, home: Path, cache: Path) -> Embedder:
         LakeError: the study asks for no search by meaning, or nothing is embedded yet, or other weights made the vectors.
         InputError: the model is not here.
     """
-    choices = _choices(view)
+    choices = choices_of(view)
     name = _search(choices)["embedder"]
     choice = LLMChoice.model_validate(choices["llms"][name])
     facts = model_facts(choice.model, choice.revision, home, FileFacts(cache))
@@ -160,15 +160,6 @@ def _words(words: str) -> list[str]:
 def _plain(text: pl.Expr) -> pl.Expr:
     """A text with its letters small, and accents written in one way."""
     return text.str.to_lowercase().str.normalize("NFC")
-
-
-def _choices(view: View) -> dict[str, Any]:
-    """The present study, as it was written down."""
-    present = view.study
-    if present is None:
-        raise LakeError(f"no study was ever run in {view.lake.uri}; materialize one, or name another lake")
-    choices: dict[str, Any] = json.loads(present["choices"])
-    return choices
 
 
 def _search(choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +229,7 @@ def _scored(view: View, within: Within, rows: pl.LazyFrame) -> pl.LazyFrame:
     )
     if within.least is not None:
         scores = scores.filter(pl.col("value") >= within.least)
-    judged = _choices(view)["scorers"][within.scorer].get("explainers", [NONE])
+    judged = choices_of(view)["scorers"][within.scorer].get("explainers", [NONE])
     keys = _ROW[:2] if judged == [NONE] else _ROW
     return rows.join(scores.select(*keys, score="value"), on=keys)
 

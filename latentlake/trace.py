@@ -1,6 +1,5 @@
 """From a score back to what it was made from: judgements, model calls, the explanation, windows, documents, weights, versions."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from latentlake.aggregates import is_main
 from latentlake.called import with_calls
 from latentlake.catalog import DROPPED, PUBLISHED
 from latentlake.errors import LakeError, nearest
-from latentlake.results import Results
+from latentlake.results import Results, choices_of
 from latentlake.scorers import NONE
 from latentlake.tables import TABLES
 from latentlake.view import View
@@ -81,7 +80,7 @@ def traces(
     Raises:
         LakeError: there is no such dictionary, latent, explainer or scorer.
     """
-    choices = _choices(results)
+    choices = choices_of(results)
     concerned = _concerned(results, choices, dictionary, latents, explainer, scorer)
     own = _own(results, choices, concerned, latents)
     shared = {
@@ -205,14 +204,6 @@ def _rows(
     columns = [name for name in TABLES[table].partition_by if name in concerned]
     rows: pl.LazyFrame = getattr(results, table).filter(pl.col(name).is_in(concerned[name]) for name in columns)
     return rows if latents is None else rows.filter(pl.col("latent").is_in(latents))
-
-
-def _choices(results: Results) -> dict[str, Any]:
-    """The present study, as it was written down."""
-    if results.study is None:
-        raise LakeError(f"no study was ever run in {results.uri}; materialize one, or name another lake")
-    choices: dict[str, Any] = json.loads(results.study["choices"])
-    return choices
 
 
 def _require_known(choices: Mapping[str, Any], section: str, kind: str, name: str) -> None:

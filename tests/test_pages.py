@@ -88,6 +88,16 @@ def test_every_judged_window_is_there_and_the_wrong_ones_are_marked(found: Trace
     assert shares == sorted(shares, reverse=True)
 
 
+def test_what_was_simulated_stands_below_the_window(found: Trace) -> None:
+    own = found.judgements.filter(pl.col("control").is_null(), scorer="embedding").head(1)
+    length = found.examples.join(own, on=["shard", "context", "start"], how="semi")["offsets"].list.len()[0]
+    simulated = [None, 9.0, *[0.0] * (length - 2)]  # of a token without text nothing is simulated
+    judged = own.with_columns(simulated=pl.lit(simulated, pl.List(pl.Float64)), scorer=pl.lit("simulation"))
+    (row,) = judged_windows(replace(found, judgements=judged), 1.0)["windows"]
+    assert row["simulated"].count("<mark") == 1
+    assert 'class="ll-10"' in row["simulated"]
+
+
 def test_a_short_page_holds_less_and_says_so(found: Trace) -> None:
     brief = latent_html(found, BRIEF)
     assert len(brief) < len(latent_html(found)) / 2

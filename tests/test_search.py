@@ -72,7 +72,7 @@ def lake_of(
         own.pop("explanation", None)
     frames = {name: frame(name, own) for name, own in rows.items()}
     present = {"choices": json.dumps({**CHOICES, **choices})}
-    return SimpleNamespace(study=present, lake=SimpleNamespace(uri="here"), **frames)
+    return SimpleNamespace(study=present, uri="here", **frames)
 
 
 def says(latent: int, explanation: str | None, explainer: str = "default", dictionary: str = "one") -> Row:
@@ -304,7 +304,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         by_vector(lake_of([says(1, None)]), np.ones(64))
     with pytest.raises(LakeError, match="makes no vectors of explanations; add `search"):
         by_meaning(lake_of([says(1, "art")], search=None), "art", FakeEmbedder())
-    nowhere = SimpleNamespace(study=None, lake=SimpleNamespace(uri="there"))
+    nowhere = SimpleNamespace(study=None, uri="there")
     with pytest.raises(LakeError, match="no study was ever run in there"):
         by_words(nowhere, "art")  # type: ignore[arg-type]
 

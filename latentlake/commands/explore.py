@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from latentlake.errors import LatentlakeError
-from latentlake.explorer.overview import choices_of
 from latentlake.opened import Opened
+from latentlake.results import choices_of
 
 _NEEDED = ("marimo", "altair", "vl_convert", "uvicorn")
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
     from latentlake.explorer.serving import serve
 
     def announce(address: str) -> None:
-        print(f"{view.lake.study} of {view.lake.uri} is at {address} (Ctrl+C ends it)", flush=True)
+        print(f"{view.lake.study} of {view.uri} is at {address} (Ctrl+C ends it)", flush=True)
         if not options.no_browser:
             webbrowser.open(address)
 

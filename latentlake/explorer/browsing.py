@@ -13,7 +13,8 @@ from latentlake.aggregates import is_main
 from latentlake.explorer import opened
 from latentlake.explorer.address import SHOWN, Asked, asked_of
 from latentlake.explorer.opened import published
-from latentlake.explorer.overview import choices_of, dictionaries
+from latentlake.explorer.overview import dictionaries
+from latentlake.results import choices_of
 from latentlake.scorers import NONE
 from latentlake.search import Within, by_meaning, by_words
 

@@ -11,8 +11,8 @@ import polars as pl
 from latentlake.errors import LakeError
 from latentlake.explorer.address import link, number, require
 from latentlake.explorer.opened import published
-from latentlake.explorer.overview import choices_of
 from latentlake.pages.latent import latent_html
+from latentlake.results import choices_of
 from latentlake.trace import traces
 
 if TYPE_CHECKING:

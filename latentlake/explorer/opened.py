@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from latentlake.view import View
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from latentlake.protocols import Embedder
 
 _MOST = 256  # answers that are kept of each function; each is a page or less
@@ -22,9 +20,8 @@ Reader = Callable[Concatenate["View", P], R]
 
 
 def show(view: View, embedder: Callable[[], Embedder]) -> None:
-    """From now on this is the view, and what is published is read once. ``embedder``: opens what finds explanations by meaning,
-    when it is first asked for."""
-    _shown[:] = [(_Watched(view.lake, view.at), embedder)]
+    """From now on this is the view. ``embedder``: opens what finds explanations by meaning, when it is first asked for."""
+    _shown[:] = [(view, embedder)]
 
 
 def shown() -> View:
@@ -63,24 +60,3 @@ def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
 
 published = remembered("partitions", "studies")
 paid = remembered("partitions", "studies", "calls")
-
-
-@published
-def _latest(view: View) -> pl.DataFrame:
-    return View.latest(view)
-
-
-@published
-def _study(view: View) -> dict[str, Any] | None:
-    return View(view.lake, view.at).study
-
-
-class _Watched(View):
-    """A view for many questions in a row: each asks several times what is published, and which study holds."""
-
-    @property
-    def study(self) -> dict[str, Any] | None:
-        return _study(self)
-
-    def latest(self) -> pl.DataFrame:
-        return _latest(self)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -19,6 +18,7 @@ from latentlake.explorer.opened import paid, published
 from latentlake.leaderboard import leaderboard
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
+from latentlake.results import choices_of
 from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
@@ -45,19 +45,6 @@ class Facts:
     missing: tuple[str, ...]
     unfinished: tuple[str, ...]
     at: datetime | None
-
-
-def choices_of(view: View) -> dict[str, Any]:
-    """The study, as it was written down.
-
-    Raises:
-        LakeError: there is none.
-    """
-    study = view.study
-    if study is None:
-        raise LakeError(f"no study was ever run in {view.lake.uri}; materialize one, or name another lake")
-    choices: dict[str, Any] = json.loads(study["choices"])
-    return choices
 
 
 @published

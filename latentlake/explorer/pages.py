@@ -15,6 +15,7 @@ from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
+from latentlake.results import choices_of
 from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def frame(view: View, page: str) -> str:
 
 def dictionary(view: View, given: Mapping[str, str]) -> str:
     """The dictionary that the overview's charts are of: the address's, or the study's first."""
-    known = list(overview.choices_of(view)["dictionaries"])
+    known = list(choices_of(view)["dictionaries"])
     return given["dictionary"] if given.get("dictionary") in known else known[0]
 
 
@@ -71,7 +72,7 @@ def facts(view: View) -> str:
 def firing(view: View, dictionary: str) -> str:
     """How often latents fire, with links to the overviews of the other dictionaries."""
     figures = [("", _figure(each)) for each in overview.firing(view, dictionary)]
-    several = list(overview.choices_of(view)["dictionaries"])
+    several = list(choices_of(view)["dictionaries"])
     choice = render("choice", names=several, chosen=dictionary) if len(several) > 1 else ""
     return choice + _figures(
         "How often latents fire",

@@ -52,7 +52,9 @@ def _row(rows: pl.DataFrame, judges: list[Judge], peak: float) -> dict[str, Any]
     there = [each for each in verdicts.values() if each["is_wrong"] is not None]
     return {
         "text": highlighted(first, peak),
-        "simulated": Markup("") if simulated is None else highlighted(first, _DIGITS, simulated),
+        "simulated": Markup("")
+        if simulated is None
+        else highlighted(first, _DIGITS, [each or 0 for each in simulated]),
         "fires": first["is_activating"],
         "truth": truth(first),
         "decile": first["decile"],
