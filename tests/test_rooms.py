@@ -74,8 +74,8 @@ MAY_IMPORT = {
     "latentlake/explorer": [
         f"latentlake.{name}"
         for name in (
-            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages", "results",
-            "protocols", "registry", "scorers", "search", "trace", "view",
+            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
+            "protocols", "registry", "results", "scorers", "search", "trace", "view",
         )
     ],
     "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
