@@ -62,6 +62,23 @@ def aggregates(
     )
 
 
+def own_means(results: Results, by: By | None = None, metric: str | None = None) -> pl.DataFrame:
+    """Of `aggregates` the rows of the latents' own explanations, and of their columns no more than the number of ``latents`` and
+    the ``mean`` with its interval: what a chart needs, in a tenth of the time where slices are many.
+    """
+    keys = [*_GROUP, *([by] if by else [])]
+    scored = results.slices.filter(pl.col(by).is_not_null()) if by else results.scores
+    if metric is not None:
+        scored = scored.filter(is_main(results) if metric == MAIN else pl.col("metric") == metric)
+    value = pl.col("value")
+    found = (
+        scored.filter(pl.col("control").is_null())
+        .group_by(keys)
+        .agg(latents=value.count(), mean=value.mean(), deviation=value.std())
+    )
+    return _with_ends(found.collect(engine="streaming"), "mean", "").drop("deviation").sort(keys)
+
+
 def is_main(results: Results) -> pl.Expr:
     """Whether a score is in the main metric of its scorer."""
     return pl.any_horizontal(

@@ -1,7 +1,7 @@
 """The lake as its readers see it: the published partitions of the present study, as lazy Polars frames."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +63,20 @@ class View:
     def past_calls(self) -> pl.LazyFrame:
         """Rows of ``calls``, failures that were made up for later among them: what was paid for."""
         return self._before("calls", "created_at")
+
+    def answers(self, keys: Sequence[str], latents: Sequence[int]) -> pl.DataFrame:
+        """Rows of ``calls`` with some keys, one each, of which most were first made for some latents.
+
+        Of the ledger only what holds these is read, and all of it only for keys that have no answer there: the same call may
+        have been made for another latent before, or failed here and been answered there. Attempts may be fewer than `calls` says.
+        """
+        calls = self._before("calls", "created_at")
+        own = calls.filter(
+            pl.col("latent").is_in(latents), pl.col("key").is_in(keys), ~pl.col("is_retryable")
+        ).collect()
+        others = sorted(set(keys) - set(own["key"]))
+        rows = [own, calls.filter(pl.col("key").is_in(others)).collect()] if others else [own]
+        return one_a_key(pl.concat(rows).lazy()).collect()
 
     def latest(self) -> pl.DataFrame:
         """The latest row of each partition; ``is_seen``: whether the frames of the view hold its rows."""

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+from polars.testing import assert_frame_equal
 
-from latentlake.aggregates import aggregates, whose
+from latentlake.aggregates import aggregates, own_means, whose
 from latentlake.cli import main
 from latentlake.errors import LakeError
 from latentlake.leaderboard import leaderboard
@@ -66,6 +67,22 @@ def test_aggregates_by_hand() -> None:
     assert [shuffled[name] for name in names] == pytest.approx([3, 0.4 / 3, known.low, known.high, 2 / 3])
     assert shuffled["firing_weighted"] == pytest.approx(1.7 / 3)  # what has no score has no weight
     assert (empty["latents"], empty["pairs"], empty["difference"], empty["above"]) == (2, 2, pytest.approx(0.3), 1.0)
+
+
+@pytest.mark.parametrize("metric", [None, "auroc"])
+@pytest.mark.parametrize("by", [None, "decile"])
+def test_own_means_are_those_of_aggregates(by: Any, metric: str | None) -> None:
+    slices = [
+        {**row, "decile": decile, "value": row["value"] and row["value"] - decile / 100}
+        for row in SCORES
+        for decile in (0, 3)
+    ]
+    slices += [{**row, "metric": "f1"} for row in slices[:3]]
+    view = view_of(scores=[*SCORES, score(0, 0.4, metric="f1")], slices=slices, latents=fires(1, 1, 1, 1))
+    every = aggregates(view, by, metric).filter(pl.col("control").is_null())
+    assert every.height == (1 if by is None else 2) * (2 if metric is None else 1)
+    found = own_means(view, by, metric)
+    assert_frame_equal(found, every.select(found.columns))
 
 
 def test_one_latent_has_no_interval_and_none_has_no_mean() -> None:

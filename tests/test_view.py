@@ -2,14 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
+from polars.testing import assert_frame_equal
 
 from latentlake.catalog import Catalog, Made, Publication
 from latentlake.corpus import Shard
+from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
+from latentlake.ledger import Asker, Ledger
+from latentlake.protocols import Asked, Call, Generate
 from latentlake.study import Study
 from latentlake.study_corpus import Source
 from latentlake.tables import TABLES
@@ -87,3 +93,22 @@ def test_what_did_not_change_is_not_read_again(lake: Lake) -> None:
     before = view.latest()
     publish(lake, 1, [40])
     assert view.latest() is not before
+
+
+def test_answers_are_those_of_the_ledger_whoever_was_asked_about(lake: Lake) -> None:
+    llm, asker = FakeLLM(), Asker("judge", "rev", "transformers", "scores/default/detection", "one")
+    asked = [Asked(latent, Call("shared", f"own {latent}", Generate(8))) for latent in range(6)]
+    llm.fails = True
+    failed = Ledger(lake).ask(lambda: llm, asker, asked[:2], lambda *_: None)
+    llm.fails = False
+    answered = [
+        replace(asked[0], latent=5),
+        *asked[2:],
+    ]  # one that failed is answered when it is asked for another latent
+    keys = [each.key for each in [*failed, *Ledger(lake).ask(lambda: llm, asker, answered, lambda *_: None)]]
+    view = View(lake)
+    for latents in ([0, 1, 2], [5], [9], []):
+        found = view.answers(sorted({*keys[:-1]}), latents).sort("key").drop("attempts")
+        whole = view.calls.filter(pl.col("key").is_in(keys[:-1])).collect().sort("key").drop("attempts")
+        assert_frame_equal(found, whole)
+        assert found["is_retryable"].sum() == 1
