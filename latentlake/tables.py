@@ -193,6 +193,8 @@ _UNIT = (_DICTIONARY, _BLOCK, _LATENT)
 _UNIT_KEYS = ("dictionary", "block", "latent")
 _WINDOW_KEYS = ("shard", "context", "start")
 
+_VECTORS = Layout(row_group=8192, encodings={})
+
 _DECLARED = (
     Table(
         "subject",
@@ -661,6 +663,15 @@ _DECLARED = (
         keys=("explainer", *_UNIT_KEYS, "hypothesis"),
         identity=(),  # nothing reads them downstream: another hypothesis that was not chosen makes nothing stale
         partition_by=("explainer", "dictionary", "block"),
+    ),
+    Table(
+        "embeddings",
+        "Explanations as vectors, made by the embedder of the study's `search`: of latents that have an explanation.",
+        (_EXPLAINER, *_UNIT, Column("vector", pa.list_(FLOAT), "the explanation's vector, of unit length")),
+        keys=("explainer", *_UNIT_KEYS),
+        identity=(),  # they follow from explanations and embedder; their last digits differ from machine to machine
+        partition_by=("explainer", "dictionary", "block"),
+        layout=_VECTORS,
     ),
     Table(
         "judgements",

@@ -17,6 +17,7 @@ from latentlake.tables import TABLES
 from latentlake.view import View
 
 _WINDOW = ("shard", "context", "start")
+_ASIDE = "^(agreements|embeddings/|report)"  # made of scores or explanations, and not the other way round
 
 
 @dataclass(frozen=True)
@@ -348,8 +349,7 @@ def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
 def _versions(results: Results, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
-    # agreements are made of scores, and not the other way round
-    known = (pl.col("state").is_in([PUBLISHED, DROPPED]), pl.col("asset") != "agreements")
+    known = (pl.col("state").is_in([PUBLISHED, DROPPED]), ~pl.col("asset").str.contains(_ASIDE))
     latest = results.latest().filter(known)
     others = (
         latest.select("asset", "partition", "where")

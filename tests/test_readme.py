@@ -35,7 +35,7 @@ def test_the_tree_is_what_is_on_the_disk() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "aggregates", "trace", "diff"]
+    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "search", "aggregates", "trace", "diff"]
 )
 def test_the_queries_work(
     materialized: Workbench, query: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
