@@ -64,7 +64,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
 
 def inline(chart: alt.TopLevelMixin) -> str:
     """A chart as SVG that stands in HTML: without a ground, lines and letters in the colour of the text around it."""
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)  # against the schema: most of the time that a small chart takes
     line = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), _AROUND)
     own = {
         "background": None,
@@ -182,7 +182,9 @@ def along(rows: pl.DataFrame, place: str, title: str) -> alt.LayerChart:
 
     base = _chart(rows).encode(
         alt.X(f"{place}:Q", title=title, axis=alt.Axis(tickMinStep=1)),
-        alt.Color("scorer:N", legend=alt.Legend(orient="bottom", title=None, columns=3, labelLimit=110)),
+        alt.Color(
+            "scorer:N", legend=alt.Legend(orient="bottom", title=None, columns=3, labelLimit=110, symbolOpacity=1)
+        ),
         tooltip=_tooltip(rows),
     )
     y = alt.Y("mean:Q", title="mean score, 95 % interval", scale=alt.Scale(zero=False))

@@ -1,6 +1,6 @@
 """Pictures of what came out over all latents, as HTML: counted by queries that hold a few rows of a million latents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -14,14 +14,16 @@ from latentlake.results import Results
 from latentlake.scorers import NONE
 
 _DIGITS = 4  # of means: the last digits of sums change with the order in which they are summed
+_FEWEST = 4  # latents of which a mean is shown: of fewer the interval says nothing
 _DECADE = 0.5  # of log10 density: latents that fire about as often
 
 
 class Figure(NamedTuple):
-    """A picture, and what it shows in words."""
+    """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own."""
 
     svg: Markup
     title: str
+    is_wide: bool = False
 
 
 def firing(results: Results, dictionary: str) -> list[Figure]:
@@ -42,7 +44,7 @@ def means(results: Results, dictionary: str) -> list[Figure]:
     return [_figure(charts.means(rows), "mean scores and controls")] if rows["mean"].count() else []
 
 
-def distributions(results: Results, choices: dict[str, Any], dictionary: str) -> list[Figure]:
+def distributions(results: Results, choices: Mapping[str, Any], dictionary: str) -> list[Figure]:
     """Scores over latents beside the controls', by scorer and explainer."""
     own = results.scores.filter(pl.col("value").is_not_null(), is_main(results), dictionary=dictionary)
     own = own.select("explainer", "scorer", "control", "metric", "value")
@@ -80,6 +82,7 @@ def by_density(results: Results, dictionary: str) -> list[Figure]:
         .filter(pl.col("density") > 0)
         .group_by("explainer", "scorer", place.alias("density"))
         .agg(mean=value.mean(), deviation=value.std(), latents=pl.len())
+        .filter(pl.col("latents") >= _FEWEST)
         .collect(engine="streaming")
     )
     half = pl.Series(mean_half_width(rows["deviation"].to_numpy(), rows["latents"].cast(pl.Float64).to_numpy()))
@@ -94,7 +97,7 @@ def agreements(results: Results, dictionary: str) -> list[Figure]:
     if rows.is_empty():
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
-    return [_figure(chart, title) for chart, title in zip(charts.matrices(rows), titles, strict=True)]
+    return [_figure(chart, title, is_wide=True) for chart, title in zip(charts.matrices(rows), titles, strict=True)]
 
 
 def judge(scorer: str, explainer: str) -> str:
@@ -111,5 +114,5 @@ def _by_explainer(rows: pl.DataFrame, place: str, axis: str, title: str) -> Iter
         yield _figure(charts.along(own.drop("explainer"), place, axis), f"{title}{whose}")
 
 
-def _figure(chart: Any, title: str) -> Figure:
-    return Figure(Markup(charts.inline(charts.bare(chart))), title)
+def _figure(chart: Any, title: str, is_wide: bool = False) -> Figure:
+    return Figure(Markup(charts.inline(charts.bare(chart))), title, is_wide)

@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 from markupsafe import Markup
 
+from latentlake import charts
 from latentlake.aggregates import MAIN, OWN, aggregates, is_main, whose
 from latentlake.pages import document, figures
 from latentlake.pages.latent import BRIEF, Row, latent_html
@@ -76,6 +77,7 @@ def report(results: Results) -> Made:
         firing=[(name, figures.firing(results, name)) for name in choices["dictionaries"]],
         scores=_scores(of),
         controls=_controls(choices),
+        legend=charts.WHOSE.items(),
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
         judge=of.judge,
         ranked=_ranked(of.judge),
@@ -90,9 +92,9 @@ def report(results: Results) -> Made:
         study=results.study["study"],
         yaml=yaml.safe_dump(choices, sort_keys=False, allow_unicode=True, width=100),
     )
-    counts = (sum(map(len, each)) for each in zip(*((own.shown, own.listed) for own in chosen.values()), strict=True))
-    latents = sum(own.chosen for own in chosen.values())
-    return Made(document(f"{choices['name']}: latents explained", body), latents, *counts, missing)
+    counts = [(own.chosen, len(own.shown), len(own.listed)) for own in chosen.values()]
+    latents, shown, listed = map(sum, zip(*counts, strict=True))
+    return Made(document(f"{choices['name']}: latents explained", body), latents, shown, listed, missing)
 
 
 def _assets(results: Results) -> dict[str, str]:
@@ -154,11 +156,7 @@ def _scores(of: _Of) -> Row:
     rows = aggregates(of.results, metric=MAIN).with_columns(whose())
     controls = [each for each in rows["explanation of"].unique().sort() if each != OWN]
     keys = ["dictionary", "explainer", "scorer", "metric"]
-    by = {(*row[:4], row[4]): row for row in rows.select(*keys, "explanation of").iter_rows()}
-    beside = {
-        tuple(row[name] for name in (*keys, "explanation of")): row for row in rows.iter_rows(named=True)
-    }
-    del by
+    beside = {tuple(row[name] for name in (*keys, "explanation of")): row for row in rows.iter_rows(named=True)}
     own = [row for row in rows.iter_rows(named=True) if row["explanation of"] == OWN]
     order = {name: place for place, name in enumerate(of.choices["dictionaries"])}
     own.sort(key=lambda row: (row["scorer"], row["explainer"], -(row["mean"] or 0), order.get(row["dictionary"], 0)))
