@@ -117,7 +117,7 @@ def _own(
     continuations = rows("continuations", "intervention", "rank", "control", "target")
     return {
         "scores": rows("scores", "explainer", "scorer", "metric", "control").with_columns(is_main=is_main(results)),
-        "judgements": _ranked(_with_texts(judgements, said, examples, choices)),
+        "judgements": ranked(_with_texts(judgements, said, examples, choices)),
         "explanations": said.filter(pl.col("latent").is_in(latents)).sort("explainer"),
         "hypotheses": hypotheses,
         "examples": examples,
@@ -331,7 +331,7 @@ def _sample(choices: Mapping[str, Any], scorer: Mapping[str, Any]) -> str | None
     return scorer.get("sample")
 
 
-def _ranked(judgements: pl.DataFrame) -> pl.DataFrame:
+def ranked(judgements: pl.DataFrame) -> pl.DataFrame:
     """Judgements with ``misranked``, the worst first; ties count half, and failures have none and come last. An intruder has none
     either: of these the one that was least seen for what it is comes first.
     """

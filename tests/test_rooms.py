@@ -125,8 +125,14 @@ def test_a_stage_does_not_import_another() -> None:
     assert not {name for path in stages for name in imports(path) if name.startswith("latentlake.stages")}
 
 
-@pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "pages", "prompts", "sampling", "scorers", "stages"))])  # fmt: skip
+_PACKAGES = (
+    "coders", "coders/formats", "corpora", "engines", "explainers", "pages", "prompts", "sampling", "scorers", "stages",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in _PACKAGES)]
+)
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None

@@ -15,7 +15,7 @@ from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.trace import Trace, _ranked, trace, traces
+from latentlake.trace import Trace, ranked, trace, traces
 from tests.workbench import LATENTS, Workbench
 
 WINDOW = ["shard", "context", "start"]
@@ -336,7 +336,7 @@ def test_simulated_windows_are_told_by_their_most_active_tokens() -> None:
     )
 
 
-def test_labels_without_probabilities_are_ranked_and_told() -> None:
+def test_labels_without_probabilities_areranked_and_told() -> None:
     labels = pl.DataFrame(
         {
             **dict.fromkeys(("explainer", "scorer", "control", "probability", "measure"), [None] * 4),
@@ -347,14 +347,14 @@ def test_labels_without_probabilities_are_ranked_and_told() -> None:
         },
         schema_overrides={"probability": pl.Float64, "measure": pl.Float64},
     )
-    ranked = _ranked(labels)
-    assert dict(ranked.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
+    found = ranked(labels)
+    assert dict(found.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
     row = {
         "source": "quantiles",
         "decile": 1,
         "simulated": None,
         "target": None,
         "error": None,
-        **ranked.row(0, named=True),
+        **found.row(0, named=True),
     }
     assert trace_command._judged(row) == "fires (decile 1), judged no, misranked 0.75"

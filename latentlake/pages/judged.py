@@ -54,21 +54,22 @@ def _texts(row: Mapping[str, Any], peak: float) -> dict[str, Markup]:
 
 def _row(rows: pl.DataFrame, judges: list[Judge]) -> dict[str, Any]:
     first = rows.row(0, named=True)
-    verdicts = {Judge(row["explainer"], row["scorer"]): _verdict(row) for row in rows.iter_rows(named=True)}
+    verdicts = {Judge(row["explainer"], row["scorer"]): verdict(row) for row in rows.iter_rows(named=True)}
     simulated = next((row["simulated"] for row in rows.iter_rows(named=True) if row["simulated"]), None)
     there = [each for each in verdicts.values() if each["is_wrong"] is not None]
     return {
         "window": first,
         "simulated": simulated,
         "fires": first["is_activating"],
-        "truth": _truth(first),
+        "truth": truth(first),
         "decile": first["decile"],
         "verdicts": [verdicts.get(judge) for judge in judges],
         "wrong": sum(each["is_wrong"] for each in there) / len(there) if there else 0,
     }
 
 
-def _truth(row: Mapping[str, Any]) -> str:
+def truth(row: Mapping[str, Any]) -> str:
+    """Whether the latent fires in a judged window, in words."""
     if row["is_activating"]:
         return f"fires, decile {row['decile'] + 1}"
     if row["source"] == WRONG_TOKENS:
@@ -77,9 +78,12 @@ def _truth(row: Mapping[str, Any]) -> str:
     return f"silent, among decile {row['decile'] + 1}" if is_intruder else f"silent, {row['source'].replace('_', ' ')}"
 
 
-def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a judge said of a window. ``is_wrong``: where it labels, whether the label is; else whether more than half of the
-    windows of the other kind lie on the wrong side of this one; None where that cannot be said."""
+def verdict(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a judge said of a window, by a judgement as `latentlake.trace.ranked` gives it.
+
+    ``is_wrong``: where it labels, whether the label is; else whether more than half of the windows of the other kind lie on the
+    wrong side of this one; None where that cannot be said.
+    """
     if row["error"]:
         return {"said": row["error"].replace("_", " "), "is_wrong": None, "is_failed": True, "misranked": None}
     said = row["probability"] if row["probability"] is not None else row["measure"]
