@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
@@ -20,30 +19,14 @@ _UNFINISHED = ".unfinished-"  # how names of files begin that are being written,
 
 
 class _Store(DeltaStorageHandler):
-    """delta-rs' way to object stores, which takes bytes where pyarrow hands over buffers."""
+    """delta-rs' way to object stores."""
 
-    def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> pa.PythonFile:
-        """A stream to write to."""
-        return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
-
-
-class _Bytes:
-    """A stream that is given buffers and passes on bytes."""
-
-    closed = False
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, data: Any) -> None:
-        self._stream.write(bytes(data))
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.closed = True
-        self._stream.close()
+    def put(self, path: str, source: IO[bytes]) -> None:
+        """Write a file. What is not written to its end is not there: the stream is not closed then."""
+        stream = self._handler.open_output_stream(path, None)
+        while piece := source.read(_PIECE):
+            stream.write(piece)
+        stream.close()
 
 
 class Beside:
@@ -54,22 +37,28 @@ class Beside:
         self._address = lake.beside(folder).rstrip("/")
 
     @cached_property
+    def _store(self) -> _Store:
+        return _Store(self._address, dict(self._lake.storage_options) or None)
+
+    @cached_property
     def _storage(self) -> FileSystem:
         """The folder, wherever the lake lies."""
         if self._lake.is_local:
             Path(self._address).mkdir(parents=True, exist_ok=True)
             return SubTreeFileSystem(str(Path(self._address).resolve()), LocalFileSystem())
-        return PyFileSystem(_Store(self._address, dict(self._lake.storage_options) or None))
+        return PyFileSystem(self._store)
 
     def put(self, name: str, source: IO[bytes]) -> None:
         """Write a file, in the place of one of that name: readers see the one or the other, whole. Object stores do so by
         themselves; in a folder it is written aside and moved into place.
         """
-        aside = f"{_UNFINISHED}{uuid4().hex}" if self._lake.is_local else name
+        if not self._lake.is_local:
+            self._store.put(name, source)
+            return
+        aside = f"{_UNFINISHED}{uuid4().hex}"
         with self._storage.open_output_stream(aside) as target:
             shutil.copyfileobj(source, target, _PIECE)
-        if aside != name:
-            self._storage.move(aside, name)
+        self._storage.move(aside, name)
 
     def open(self, name: str) -> Any:
         """A file to read.

@@ -66,6 +66,7 @@ def report(results: Results) -> Made:
     chosen = {name: picks(results, name, of.judge, wanted, choices["seed"]) for name in choices["dictionaries"]}
     assets = _assets(results)
     missing = tuple(name for name in results.study["assets"] if name not in assets and name != _ASIDE)
+    scores = _scores(of)
     body = render(
         "report.html",
         name=choices["name"],
@@ -75,9 +76,9 @@ def report(results: Results) -> Made:
         dictionaries=_dictionaries(of),
         corpus=choices["corpus"]["sources"],
         firing=[(name, figures.firing(results, name)) for name in choices["dictionaries"]],
-        scores=_scores(of),
+        scores=scores,
         controls=_controls(choices),
-        legend=charts.WHOSE.items(),
+        legend=[(said, charts.WHOSE[said]) for said in charts.WHOSE if said in {OWN, *scores["controls"]}],
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
         judge=of.judge,
         ranked=_ranked(of.judge),

@@ -51,6 +51,7 @@ class Simulation(WindowScorer):
     version: ClassVar[str] = "1"
     source: ClassVar[Source | None] = NEURONS
     metrics: ClassVar[tuple[str, ...]] = ("pearson",)
+    chance: ClassVar[float | None] = 0.0
     method: Literal["simulation"]
     llm: LLMName
     prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("tokens",)))] = "simulation"
