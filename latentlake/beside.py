@@ -23,7 +23,7 @@ class _Store(DeltaStorageHandler):
 
     def put(self, path: str, source: IO[bytes]) -> None:
         """Write a file. What is not written to its end is not there: the stream is not closed then."""
-        stream = self._handler.open_output_stream(path, None)
+        stream: Any = self._handler.open_output_stream(path, None)
         while piece := source.read(_PIECE):
             stream.write(piece)
         stream.close()

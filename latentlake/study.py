@@ -86,10 +86,10 @@ class Search(Choices):
 
 
 class Report(Choices):
-    """What the report shows; it changes nothing else. ``best``, ``worst``, ``random``: how many latents of each dictionary it shows,
-    the best and the worst explained, and of all by hash. They are ranked by ``scorer`` in its main metric, of the explanations of
-    ``explainer``; by default by the study's first scorer that judges explanations, of the first explainer that it judges.
-    ``listed``: how many latents of each dictionary the list has at most; where there are more, they are drawn by hash.
+    """What the report shows; it changes nothing else. ``best``, ``worst``, ``random``: how many latents of each dictionary there
+    are in full, the best and the worst explained, and of all by hash. They are ranked by ``scorer`` in its main metric, of the
+    explanations of ``explainer``; by default by the study's first scorer that judges explanations, of the first explainer that it
+    judges. ``listed``: how many latents of each dictionary the list has at most; where there are more, they are drawn by hash.
     """
 
     best: Annotated[int, Field(ge=0)] = 10

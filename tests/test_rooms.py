@@ -45,8 +45,8 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "given", "hookpoints",
-            "metrics", "origins", "pages", "protocols", "reported", "sampling", "scorers", "scoring", "steering", "study", "study_corpus",
-            "study_interventions", "tables", "weights", "work",
+            "metrics", "origins", "pages", "protocols", "reported", "sampling", "scorers", "scoring", "steering", "study",
+            "study_corpus", "study_interventions", "tables", "weights", "work",
         )
     ],
     "latentlake/sampling": [
