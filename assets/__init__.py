@@ -20,6 +20,7 @@ from assets import (
     neighbours,
     plan,
     reconstructions,
+    report,
     roots,
     scores,
     strengths,
@@ -51,6 +52,7 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "embeddings": embeddings.embeddings,
         "scores": scores.scores,
         "agreements": agreements.agreements,
+        "report": report.report,
     }
     linked = [
         with_metadata(makers[stage.kind](flow, stage), sources(flow, stage, makers[stage.kind]))

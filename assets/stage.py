@@ -71,7 +71,8 @@ def _pool(stage: Stage) -> str | None:
     """The pool whose places a stage's runs take up: of the subject's device, or of the language models."""
     if stage.kind in ("coder", "reconstructions", "activations", "neighbours", "logits"):
         return "gpu"
-    return "llm" if any(source.stage == "llms" for source in stage.inputs) else None
+    asks = stage.kind != "report"  # which only says what was asked
+    return "llm" if asks and any(source.stage == "llms" for source in stage.inputs) else None
 
 
 def _executor(context: dg.AssetExecutionContext, flow: Flow) -> Executor:

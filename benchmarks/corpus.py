@@ -73,6 +73,7 @@ class Drawn:
             ask=None,  # type: ignore[arg-type]
             steer=None,  # type: ignore[arg-type]
             keep=None,  # type: ignore[arg-type]
+            put=None,  # type: ignore[arg-type]
             shared=shared,
         )
 

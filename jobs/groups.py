@@ -27,6 +27,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
         "Judgements and scores of the explanations there are, and how far scorers agree.",
         ("scores", _OF_ALL_BLOCKS),
     ),
+    "report": ("The report, as one HTML file, of a study of which all else is there.", ("report",)),
 }
 
 

@@ -26,6 +26,7 @@ from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import Plan, State
 from latentlake.protocols import Handles
+from latentlake.reported import said_of
 from latentlake.study import Study, load_study, require_unchanged
 from latentlake.summary import summarize
 from latentlake.upkeep import tidy
@@ -146,6 +147,8 @@ def _print_end(run: Run, lake: LakeResource) -> None:
     print(f"model calls made: {run.progress.calls_made}")
     for check in run.progress.failed_checks:
         print(f"check failed: {check}")
+    if run.study.report is not None:
+        print(said_of(run.lake))
     print(f"the lake is {Path(lake.uri).resolve() if run.lake.is_local else lake.uri}; to query it:\n")
     print(_QUERY.format(lake=lake.uri, study=run.study.name))
 

@@ -190,7 +190,7 @@ class Catalog:
         now = {"study": study.digest, "assets": list(assets), "shards": sorted(shards)}
         if last is None or any(last[name] != value for name, value in now.items()):
             ordinal = 0 if last is None else last["ordinal"] + 1
-            choices = {"choices": study.model_dump_json(), "prompts": _prompts(study), "at": datetime.now(UTC)}
+            choices = {"choices": study.model_dump_json(), "prompts": prompts_of(study), "at": datetime.now(UTC)}
             self._extend("studies", [{"ordinal": ordinal, **choices, **now}])
 
     def present_study(self) -> dict[str, Any] | None:
@@ -227,5 +227,6 @@ def _values(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(where[column] for column in TABLES[row["table"]].partition_by)
 
 
-def _prompts(study: Study) -> list[dict[str, str]]:
+def prompts_of(study: Study) -> list[dict[str, str]]:
+    """Names and digests of a study's prompts, as ``studies`` has them."""
     return [{"prompt": name, "digest": prompt.digest} for name, prompt in sorted(study.prompts.items())]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from io import BytesIO
 from itertools import chain
 from time import monotonic
 from typing import TypeVar
@@ -11,6 +12,7 @@ from typing import TypeVar
 import polars as pl
 import pyarrow as pa
 
+from latentlake.beside import Beside
 from latentlake.budget import Bill, Spent
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.checks import Check, Checked, Result, checks_of
@@ -249,6 +251,7 @@ class Executor:
             ask=ask,
             steer=partial(self._steer, stage, key),
             keep=Weights(self.lake).keep,
+            put=lambda name, content: Beside(self.lake).put(name, BytesIO(content)),
             shared=shared,
         )
 

@@ -23,6 +23,12 @@ from latentlake.study import Study
 # choices of the corpus that decide how documents become contexts
 _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", "deduplicate", "split")
 
+# kinds of stages of which the report shows rows
+_SHOWN = (
+    *("subject", "llms", "dictionaries", "reconstructions", "contexts", "latents", "neighbours", "logits", "examples"),
+    *("continuations", "explanations", "scores", "agreements"),
+)
+
 
 @dataclass(frozen=True)
 class Input:
@@ -99,7 +105,8 @@ class Flow:
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
-        return {stage.name: stage for stage in [*stages, *self._agreements(stages)]}
+        stages += self._agreements(stages)
+        return {stage.name: stage for stage in [*stages, *self._report(stages)]}
 
     def used_shards(self, shards: Sequence[str]) -> tuple[str, ...]:
         """The shards that `latents` and everything after it reads, of those registered, in order of registration."""
@@ -360,6 +367,14 @@ class Flow:
         }
         inputs, code = tuple(map(Input, sorted(paired))), _version("1", paired)
         return [Stage("agreements", "agreements", ("dictionary",), inputs, ("agreements",), code)] if paired else []
+
+    def _report(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The report, where the study asks for it. It shows all choices and code versions, and follows from them."""
+        if self.study.report is None:
+            return []
+        inputs = tuple(Input(stage.name) for stage in stages if stage.kind in _SHOWN)
+        code = _version("1", [self.study.digest, {stage.name: stage.code_version for stage in stages}])
+        return [Stage("report", "report", (), inputs, ("reports",), code)]
 
     def _inputs(self, choice: Choices) -> tuple[Input, ...]:
         """The samples and models that a sample, explainer or scorer refers to, each once."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from latentlake.choices import Choices, EmbedderName, EmbedderNameOrNone, Name, Positive
+from latentlake.choices import Choices, EmbedderName, EmbedderNameOrNone, Name, Positive, Refers
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
@@ -83,6 +83,21 @@ class Search(Choices):
 
     embedder: EmbedderName
     query: str = ""
+
+
+class Report(Choices):
+    """What the report shows; it changes nothing else. ``best``, ``worst``, ``random``: how many latents of each dictionary there
+    are in full, the best and the worst explained, and of all by hash. They are ranked by ``scorer`` in its main metric, of the
+    explanations of ``explainer``; by default by the study's first scorer that judges explanations, of the first explainer that it
+    judges. ``listed``: how many latents of each dictionary the list has at most; where there are more, they are drawn by hash.
+    """
+
+    best: Annotated[int, Field(ge=0)] = 10
+    worst: Annotated[int, Field(ge=0)] = 10
+    random: Annotated[int, Field(ge=0)] = 10
+    listed: Annotated[int, Field(ge=0)] = 2000
+    scorer: Name | None = None
+    explainer: Annotated[str | None, Refers("explainers")] = None
 
 
 class Sample(Choices):
@@ -210,7 +225,7 @@ class Study(Choices):
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
     ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
     ``neighbours``: which latents are near to one another; ``logits``: which tokens they promote; ``search``: explanations as
-    vectors, to be found by meaning; null: that is not asked.
+    vectors, to be found by meaning; null: that is not asked. ``report``: what the study's report shows; null: none is made.
     """
 
     name: Name
@@ -230,6 +245,7 @@ class Study(Choices):
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
     search: Search | None = None
+    report: Report | None = Report()
     budget: Budget = Budget()
     checks: Checks = Checks()
 
@@ -301,6 +317,22 @@ class Study(Choices):
                 self._check(f"{section}.{name}", entry)
         if self.search is not None:
             self._check("search", self.search)
+        if self.report is not None:
+            self._check("report", self.report)
+        return self
+
+    @model_validator(mode="after")
+    def _report_is_ranked(self) -> "Study":
+        """By a scorer that there is, of explanations that it judges."""
+        scorer, explainer = (self.report.scorer, self.report.explainer) if self.report else (None, None)
+        if scorer is not None and scorer not in self.scorers:
+            raise ValueError(f"report.scorer names {scorer}, which is not in scorers{nearest(scorer, self.scorers)}")
+        judged = {name: each.judged for name, each in self.scorers.items() if scorer in (None, name)}
+        if explainer is not None and not any(explainer in each for each in judged.values()):
+            raise ValueError(
+                f"report.explainer is {explainer}, whose explanations {scorer or 'no scorer'} does not judge; name another, "
+                "or add it to the scorer's `explainers`"
+            )
         return self
 
     @model_validator(mode="after")

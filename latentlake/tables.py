@@ -812,6 +812,20 @@ _DECLARED = (
         partition_by=("dictionary",),
     ),
     Table(
+        "reports",
+        "The report of the study: an HTML file, which lies beside the tables.",
+        (
+            Column("file", STRING, "name of the file, in the folder of the study's tables"),
+            Column("sha256", STRING, "SHA-256 of its bytes, in hex"),
+            Column("bytes", LONG, "its size"),
+            Column("latents", LONG, "latents that were chosen, of all dictionaries"),
+            Column("shown", LONG, "latents that it shows in full"),
+            Column("listed", LONG, "latents in its list"),
+        ),
+        keys=("file",),
+        identity=("file", "sha256", "bytes", "latents", "shown", "listed"),
+    ),
+    Table(
         "partitions",
         "What is published: append-only; of a partition, the row with the highest attempt counts, `published` before "
         "`building`.",

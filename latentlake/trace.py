@@ -16,7 +16,7 @@ from latentlake.tables import TABLES
 from latentlake.view import View
 
 _WINDOW = ("shard", "context", "start")
-_ASIDE = "^(agreements|embeddings/)"  # made of scores or explanations, and not the other way round
+_ASIDE = "^(agreements|embeddings/|report)"  # made of scores or explanations, and not the other way round
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,6 @@ def ranked(judgements: pl.DataFrame) -> pl.DataFrame:
 def _versions(results: Results, concerned: Mapping[str, Iterable[Any]]) -> pl.DataFrame:
     """The rows of published partitions, but for those under a value that is not concerned; oldest first."""
     allowed = [{"column": column, "value": str(value)} for column, values in concerned.items() for value in values]
-    # agreements are made of scores, and vectors of explanations, and not the other way round
     known = (pl.col("state").is_in([PUBLISHED, DROPPED]), ~pl.col("asset").str.contains(_ASIDE))
     latest = results.latest().filter(known)
     others = (

@@ -10,6 +10,7 @@ import polars as pl
 
 from latentlake.lake import Lake
 from latentlake.ledger import one_a_key
+from latentlake.reported import sweep
 from latentlake.tables import TABLES
 from latentlake.weights import Weights
 
@@ -48,7 +49,7 @@ def _only_once(lake: Lake, table: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]
 
 def maintain(lake: Lake, vacuum_hours: int) -> list[Upkeep]:
     """Compact the appended tables of a study and the shared ones; vacuum all of them, and cut their logs short. Weights of
-    trained coders that no row speaks of are deleted.
+    trained coders and reports that no row speaks of are deleted.
 
     ``vacuum_hours``: what versions of the last hours need is kept; more than the longest read or write takes.
     """
@@ -60,4 +61,5 @@ def maintain(lake: Lake, vacuum_hours: int) -> list[Upkeep]:
         lake.checkpoint(table)
         done.append(Upkeep(table, before[table], lake.files(table), vacuumed))
     done.append(Upkeep("weights", 0, 0, Weights(lake).sweep(vacuum_hours)))
+    done.append(Upkeep("reports", 0, 0, sweep(lake, vacuum_hours)))
     return [each for each in done if any(each[1:])]

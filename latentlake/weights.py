@@ -6,17 +6,12 @@ before its row is published, and one of which no row speaks is deleted by mainte
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
+from latentlake.beside import Beside
 from latentlake.digest import digest
 from latentlake.errors import LakeError
 from latentlake.files import file_sha256, publish
@@ -25,56 +20,21 @@ from latentlake.lake import Lake
 _PIECE = 2**24  # bytes held at once
 
 
-class _Store(DeltaStorageHandler):
-    """delta-rs' way to object stores, which takes bytes where pyarrow hands over buffers."""
-
-    def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> pa.PythonFile:
-        """A stream to write to."""
-        return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
-
-
-class _Bytes:
-    """A stream that is given buffers and passes on bytes."""
-
-    closed = False
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, data: Any) -> None:
-        self._stream.write(bytes(data))
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.closed = True
-        self._stream.close()
-
-
 class Weights:
     """The files of one study's trained coders in a lake."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-
-    @cached_property
-    def _storage(self) -> FileSystem:
-        """The folder of the files, wherever the lake lies."""
-        address = self._lake.beside("weights")
-        if self._lake.is_local:
-            Path(address).mkdir(parents=True, exist_ok=True)
-            return SubTreeFileSystem(str(Path(address).resolve()), LocalFileSystem())
-        return PyFileSystem(_Store(address, dict(self._lake.storage_options) or None))
+        self._files = Beside(lake, "weights")
 
     def keep(self, folder: Path) -> list[dict[str, Any]]:
         """Put the files of a folder into the lake, those that are not there; returns name, SHA-256 and size of each."""
         rows = []
         for file in sorted(folder.iterdir()):
             name, size = file_sha256(file), file.stat().st_size
-            if self._size(name) != size:
-                with file.open("rb") as source, self._storage.open_output_stream(name) as target:
-                    shutil.copyfileobj(source, target, _PIECE)
+            if self._files.size(name) != size:
+                with file.open("rb") as source:
+                    self._files.put(name, source)
             rows.append({"file": file.name, "sha256": name, "bytes": size})
         return rows
 
@@ -98,28 +58,14 @@ class Weights:
 
     def sweep(self, hours: int) -> int:
         """Delete files of which no row speaks, older than so many hours; returns how many."""
-        spoken_of = set(self._lake.scan("coders").select("sha256").collect()["sha256"])
-        before = datetime.now(UTC) - timedelta(hours=hours)
-        old = [name for name, changed in self._there() if name not in spoken_of and changed < before]
-        for name in old:
-            self._storage.delete_file(name)
-        return len(old)
-
-    def _there(self) -> Iterator[tuple[str, datetime]]:
-        """Names of the files that there are, and when each was written."""
         if self._lake.version("coders") is None:
-            return
-        for info in self._storage.get_file_info(FileSelector("", recursive=True)):
-            if info.is_file and info.mtime is not None:
-                yield info.base_name, info.mtime.replace(tzinfo=info.mtime.tzinfo or UTC)
-
-    def _size(self, name: str) -> int | None:
-        info = self._storage.get_file_info(name)
-        return info.size if info.is_file else None
+            return 0
+        spoken_of = set(self._lake.scan("coders").select("sha256").collect()["sha256"])
+        return self._files.sweep(spoken_of.__contains__, hours)
 
     def _fetch(self, name: str, target: Path) -> None:
         try:
-            with self._storage.open_input_stream(name) as source, target.open("wb") as opened:
+            with self._files.open(name) as source, target.open("wb") as opened:
                 shutil.copyfileobj(source, opened, _PIECE)
         except OSError as error:
             raise LakeError(_lost(self._lake, name, str(error))) from error

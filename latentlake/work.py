@@ -22,6 +22,7 @@ T = TypeVar("T")
 Ask = Callable[[str, Sequence[Asked]], list[Answer]]
 Steering = Callable[[Mapping[str, Push], Sequence[Asked]], list[Answer]]
 Keep = Callable[[Path], list[dict[str, Any]]]
+Put = Callable[[str, bytes], None]
 Tables = Mapping[str, pa.Table | pl.DataFrame]
 
 
@@ -77,7 +78,8 @@ class Work:
     ``values``: the partition's value in each dimension. ``read(stage, table)``: rows of an input, restricted to the
     partitions that this one depends on. ``ask(llm, calls)``: answers in the order of the calls, through the ledger.
     ``steer(pushes, calls)``: what the subject says under pushes, by their names, likewise. ``keep(folder)``: puts the files of a
-    folder beside the lake's tables; returns name, SHA-256 and size of each. ``shared(name, make)``: what is made once for all
+    folder beside the lake's tables; returns name, SHA-256 and size of each. ``put(name, content)``: puts one file beside the
+    study's tables, in the place of one of that name. ``shared(name, make)``: what is made once for all
     partitions of the run.
     """
 
@@ -92,6 +94,7 @@ class Work:
     ask: Ask
     steer: Steering
     keep: Keep
+    put: Put
     shared: Shared = field(default_factory=Shared)
 
     @property

@@ -369,6 +369,7 @@ def work_of(
         ask=cast(Any, None),
         steer=cast(Any, None),
         keep=cast(Any, None),
+        put=cast(Any, None),
         shared=shared or Shared(),
     )
 

@@ -106,6 +106,7 @@ class Stub:
             ask=self.ask,
             steer=cast(Any, None),
             keep=cast(Any, None),
+            put=cast(Any, None),
         )
 
     def ask(self, llm: str, asked: Sequence[Asked]) -> list[Answer]:

@@ -44,21 +44,23 @@ MAY_IMPORT = {
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints",
-            "metrics", "origins", "protocols", "sampling", "scorers", "scoring", "steering", "study", "study_corpus",
-            "study_interventions", "tables", "weights", "work",
+            "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "given", "hookpoints",
+            "metrics", "origins", "pages", "protocols", "reported", "sampling", "scorers", "scoring", "steering", "study",
+            "study_corpus", "study_interventions", "tables", "weights", "work",
         )
     ],
     "latentlake/sampling": [
         f"latentlake.{name}" for name in ("digest", "errors", "protocols", "sampling", "study", "study_corpus")
     ],
     "latentlake/explainers": [
-        f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
+        f"latentlake.{name}"
+        for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "sources", "work")
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"
         for name in (
-            "choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "stopping", "work",
+            "choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "sources", "stopping",
+            "work",
         )
     ],
     "latentlake/engines": [
@@ -69,7 +71,11 @@ MAY_IMPORT = {
     ],
     "latentlake/coders/formats": [f"latentlake.{name}" for name in ("coders", "errors", "registry")],
     "latentlake/pages": [
-        f"latentlake.{name}" for name in ("aggregates", "charts", "marking", "pages", "sampling.texts", "scorers", "trace")
+        f"latentlake.{name}"
+        for name in (
+            "aggregates", "charts", "marking", "metrics", "pages", "picks", "registry", "results", "sampling.texts", "scorers",
+            "sources", "study", "trace",
+        )
     ],
     "latentlake/explorer": [
         f"latentlake.{name}"

@@ -62,6 +62,7 @@ STUDY: dict[str, Any] = {
     "reconstruction": None,
     "neighbours": None,
     "logits": None,
+    "report": None,
     "selection": {"window": 8, "min_windows": {"explain": 4, "select": 2, "score": 4}},
     "samples": {
         "strong": {"split": "explain", "sampler": "top", "windows": 3},

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from latentlake.choices import Choices
+from latentlake.sources import Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -30,11 +31,12 @@ class Hypothesis:
 class Explainer(Choices):
     """The settings of an explainer, and what it does.
 
-    ``version``: raised by hand whenever the same settings would give other hypotheses. ``reads``: stages that it reads beside
-    `latents` and its samples, named like the sections of the study that ask for them.
+    ``version``: raised by hand whenever the same settings would give other hypotheses. ``source``: what it is taken from.
+    ``reads``: stages that it reads beside `latents` and its samples, named like the sections of the study that ask for them.
     """
 
     version: ClassVar[str]
+    source: ClassVar[Source | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
     method: str
 

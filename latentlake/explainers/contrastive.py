@@ -12,6 +12,7 @@ from latentlake.choices import Positive, Refers
 from latentlake.explainers.asking import windows_of
 from latentlake.explainers.default import Showing
 from latentlake.registry import EXPLAINERS
+from latentlake.sources import MILLIONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -22,6 +23,7 @@ class Contrastive(Showing):
     """``windows``, ``negatives``: how many are shown in which the latent fires, and in which it does not."""
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["contrastive"]
     prompt: Annotated[str, Refers("prompts", places=((), ("windows", "others")))]
     windows: Positive = 15

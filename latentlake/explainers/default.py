@@ -1,6 +1,4 @@
-"""The paper's explainer: a language model sees windows with the active tokens marked, and says what they have in common
-(arXiv 2410.13928).
-"""
+"""The paper's explainer: a language model sees windows with the active tokens marked, and says what they have in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import floor
@@ -13,6 +11,7 @@ from latentlake.choices import ExplainSample, Positive, Refers
 from latentlake.explainers.asking import Asking, windows_of
 from latentlake.marking import in_a_line, mark, pieces_of
 from latentlake.registry import EXPLAINERS
+from latentlake.sources import MILLIONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -81,6 +80,7 @@ class Default(Showing):
     """Shows windows in which the latent fires."""
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["default"]
     prompt: Annotated[str, Refers("prompts", places=((), ("windows",)))]
 

@@ -1,4 +1,4 @@
-"""Explanations out of the tokens that become likelier when a latent is pushed (output-centric: TokenChange of arXiv 2501.08319).
+"""Explanations out of the tokens that become likelier when a latent is pushed (output-centric: TokenChange).
 
 They say what a latent does, whatever it fires on, and come from other prompts than those by which interventions are scored.
 """
@@ -14,6 +14,7 @@ from latentlake.explainers import Hypothesis
 from latentlake.explainers.asking import Asking
 from latentlake.explainers.tokens import words_of
 from latentlake.registry import EXPLAINERS
+from latentlake.sources import OUTPUT_CENTRIC, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -28,6 +29,7 @@ class TokenChange(Asking):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = OUTPUT_CENTRIC
     method: Literal["token_change"]
     intervention: Annotated[str, Refers("interventions", stage="token_changes")]
     target: Annotated[float, Field(gt=0)] = 1.0

@@ -1,4 +1,4 @@
-"""Explanations out of what a latent promotes, whatever sets it off (output-centric: VocabProj of arXiv 2501.08319).
+"""Explanations out of what a latent promotes, whatever sets it off (output-centric: VocabProj).
 
 There, descriptions of inputs and of outputs together told more than either. `max_act_logits` shows both.
 """
@@ -14,6 +14,7 @@ from latentlake.explainers import Hypothesis
 from latentlake.explainers.asking import Asking
 from latentlake.explainers.tokens import words_of
 from latentlake.registry import EXPLAINERS
+from latentlake.sources import OUTPUT_CENTRIC, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -40,6 +41,7 @@ class Vocabulary(Promoting):
     """Shows promoted tokens, and ``suppressed`` words of those that the latent suppresses most, and nothing else."""
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = OUTPUT_CENTRIC
     method: Literal["vocabulary"]
     suppressed: Annotated[int, Field(ge=0)] = 10
     prompt: Annotated[str, Refers("prompts", places=((), ("promoted", "suppressed")))] = "vocabulary"

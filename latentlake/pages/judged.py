@@ -40,21 +40,26 @@ def judged_windows(found: Trace, peak: float, most: int | None = None) -> dict[s
     seen = ["sample", "shard", "context", "start"]
     texts = found.examples.select(*seen, "text", "offsets", "activations").unique(seen, keep="first")
     windows = own.drop("text").join(texts, on=seen, how="inner").partition_by(_PLACE, maintain_order=True)
-    rows = [_row(rows, judges, peak) for rows in windows]
+    rows = [_row(rows, judges) for rows in windows]
     rows.sort(key=lambda row: (-row["wrong"], not row["fires"], -(row["decile"] or 0)))
-    return {"judges": judges, "windows": rows[:most], "n": len(rows)}
+    return {"judges": judges, "windows": [{**row, **_texts(row, peak)} for row in rows[:most]], "n": len(rows)}
 
 
-def _row(rows: pl.DataFrame, judges: list[Judge], peak: float) -> dict[str, Any]:
+def _texts(row: Mapping[str, Any], peak: float) -> dict[str, Markup]:
+    """The window's text, and as it was simulated."""
+    simulated = row["simulated"]
+    said = Markup("") if simulated is None else highlighted(row["window"], _DIGITS, [each or 0 for each in simulated])
+    return {"text": highlighted(row["window"], peak), "simulated": said}
+
+
+def _row(rows: pl.DataFrame, judges: list[Judge]) -> dict[str, Any]:
     first = rows.row(0, named=True)
     verdicts = {Judge(row["explainer"], row["scorer"]): verdict(row) for row in rows.iter_rows(named=True)}
     simulated = next((row["simulated"] for row in rows.iter_rows(named=True) if row["simulated"]), None)
     there = [each for each in verdicts.values() if each["is_wrong"] is not None]
     return {
-        "text": highlighted(first, peak),
-        "simulated": Markup("")
-        if simulated is None
-        else highlighted(first, _DIGITS, [each or 0 for each in simulated]),
+        "window": first,
+        "simulated": simulated,
         "fires": first["is_activating"],
         "truth": truth(first),
         "decile": first["decile"],

@@ -22,7 +22,7 @@ def shown(value: Any) -> Any:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number with two digits behind the point, and a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def short(value: float | None) -> str:

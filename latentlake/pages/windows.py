@@ -14,11 +14,12 @@ from latentlake.sampling.texts import SEPARATOR
 LEVELS = 10  # of marks
 
 
-def highlighted(window: Mapping[str, Any], peak: float, values: Sequence[float] | None = None) -> Markup:
+def highlighted(window: Mapping[str, Any], peak: float, values: Sequence[float | None] | None = None) -> Markup:
     """A window's text (``text``, ``offsets``) with a mark around each run of tokens of one strength.
 
-    ``values``: of each token what is shown, from 0 to ``peak``; by default the window's ``activations``. Strengths are in ten
-    equal steps, and of what is above 0 none is lost. Ends of lines and of documents are shown as signs.
+    ``values``: of each token what is shown, from 0 to ``peak``, None of one of which nothing is known; by default the window's
+    ``activations``. Strengths are in ten equal steps, and of what is above 0 none is lost. Ends of lines and of documents are
+    shown as signs.
     """
     given = window["activations"] if values is None else values
     pieces = pieces_of(window["text"], window["offsets"])
@@ -26,7 +27,7 @@ def highlighted(window: Mapping[str, Any], peak: float, values: Sequence[float] 
     return Markup(whole.lstrip(" "))
 
 
-def _runs(tokens: Iterator[tuple[str, float]], peak: float) -> Iterator[Markup]:
+def _runs(tokens: Iterator[tuple[str, float | None]], peak: float) -> Iterator[Markup]:
     for level, run in groupby(tokens, key=lambda token: level_of(token[1], peak)):
         text = "".join(piece for piece, _ in run)
         lead = text[: len(text) - len(text.lstrip(" "))] if level else ""
@@ -34,9 +35,9 @@ def _runs(tokens: Iterator[tuple[str, float]], peak: float) -> Iterator[Markup]:
         yield escape(lead) + (Markup('<mark class="ll-{}">{}</mark>').format(level, rest) if level else rest)
 
 
-def level_of(value: float, peak: float) -> int:
+def level_of(value: float | None, peak: float) -> int:
     """The strength of a mark, 0 for none to 10 for the peak and beyond."""
-    return min(LEVELS, ceil(LEVELS * value / peak)) if value > 0 and peak > 0 else 0
+    return min(LEVELS, ceil(LEVELS * value / peak)) if value and value > 0 and peak > 0 else 0
 
 
 def token_in_signs(text: str) -> str:

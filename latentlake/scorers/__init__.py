@@ -17,6 +17,7 @@ from pydantic import Field
 
 from latentlake.choices import Choices, ExplainerNames, ScoreSample
 from latentlake.digest import mix, seed_of
+from latentlake.sources import Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -62,12 +63,13 @@ EXPLANATIONS = 3  # that a latent's windows are held against: its own, another l
 class Scorer(Choices):
     """The settings of a scorer, and what it does.
 
-    ``version``: raised by hand whenever the same settings would give other judgements. ``controls``: what is judged beside the
-    latents' own explanations. ``metrics``: what scores are in; the first is the one by which latents are compared, and its value
-    is ``chance`` where the judge knows nothing, if there is such a value.
+    ``version``: raised by hand whenever the same settings would give other judgements. ``source``: what it is taken from.
+    ``controls``: what is judged beside the latents' own explanations. ``metrics``: what scores are in; the first is the one by
+    which latents are compared, and its value is ``chance`` where the judge knows nothing, if there is such a value.
     """
 
     version: ClassVar[str]
+    source: ClassVar[Source | None] = None
     controls: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]]
     chance: ClassVar[float | None] = None

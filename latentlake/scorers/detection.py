@@ -1,9 +1,10 @@
-"""Detection scoring: a language model says of each window whether it fits the explanation (arXiv 2410.13928)."""
+"""Detection scoring: a language model says of each window whether it fits the explanation."""
 
 from typing import ClassVar, Literal
 
 from latentlake.registry import SCORERS
 from latentlake.scorers.labelling import Labelling
+from latentlake.sources import MILLIONS, Source
 
 
 @SCORERS.register("detection")
@@ -11,4 +12,5 @@ class Detection(Labelling):
     """Windows are shown as they are, with nothing marked."""
 
     version: ClassVar[str] = "2"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["detection"]

@@ -1,4 +1,4 @@
-"""Embedding scoring: cosine of the explanation, as a query, and each window, as a document (arXiv 2410.13928)."""
+"""Embedding scoring: cosine of the explanation, as a query, and each window, as a document."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from latentlake.choices import EmbedderName
 from latentlake.registry import SCORERS
 from latentlake.scorers import Case, Judgement, WindowScorer
+from latentlake.sources import MILLIONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -16,6 +17,7 @@ class Embedding(WindowScorer):
     """``query``: put before the explanation, for embedders that want an instruction."""
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["embedding"]
     embedder: EmbedderName
     query: str = ""

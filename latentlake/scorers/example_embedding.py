@@ -1,5 +1,5 @@
 """Example embedding scoring: whether windows in which a latent fires are nearer to others of that kind than to those in which
-it does not (arXiv 2507.08473).
+it does not.
 
 No explanation is judged, but whether there is anything to explain, as far as an embedder sees it. Half of the windows of each
 kind are examples, the other half are held against them. Held against all others of both kinds instead, random vectors are not at
@@ -17,6 +17,7 @@ from pydantic import Field
 from latentlake.choices import EmbedderName, ScoreSample
 from latentlake.registry import SCORERS
 from latentlake.scorers import Scorer, without_few
+from latentlake.sources import UNEXPLAINED, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -30,6 +31,7 @@ class ExampleEmbedding(Scorer):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = UNEXPLAINED
     metrics: ClassVar[tuple[str, ...]] = ("auroc",)
     chance: ClassVar[float | None] = 0.5
     method: Literal["example_embedding"]

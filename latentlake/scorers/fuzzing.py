@@ -1,4 +1,4 @@
-"""Fuzzing scoring: a language model says of each window whether the tokens marked in it fit the explanation (arXiv 2410.13928).
+"""Fuzzing scoring: a language model says of each window whether the tokens marked in it fit the explanation.
 
 Right answers are yes where the marks stand on the tokens on which the latent fires, and no where they stand on others: of windows
 in which it does not fire, or, harder, of windows in which it fires elsewhere. Such marks are copied from a window in which the
@@ -17,6 +17,7 @@ from latentlake.registry import SCORERS
 from latentlake.scorers import SHOWN
 from latentlake.scorers.labelling import Labelling
 from latentlake.scorers.marks import active, moved, with_marks
+from latentlake.sources import MILLIONS, Source
 
 WRONG_TOKENS = "wrong_tokens"  # as a source of windows to which no is the right answer
 
@@ -29,6 +30,7 @@ class Fuzzing(Labelling):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["fuzzing"]
     negatives: tuple[Literal["non_activating", "wrong_tokens"], ...] = Field(("non_activating",), min_length=1)
     marked_above: Annotated[float, Field(gt=0, le=1)] = 0.3

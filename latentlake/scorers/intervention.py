@@ -1,4 +1,4 @@
-"""Intervention scoring: what a push by the latent does to how likely its explanation is after the text (arXiv 2410.13928).
+"""Intervention scoring: what a push by the latent does to how likely its explanation is after the text.
 
 S = mean over prompts x of log p(z | pushed continuation of x) - log p(z | clean continuation of x), in nats, by a language model
 that is told to say what a text speaks of. It finds latents that are known by what they do, and not by what they fire on.
@@ -19,6 +19,7 @@ from latentlake.marking import in_a_line
 from latentlake.protocols import Answer, Asked, Score
 from latentlake.registry import SCORERS
 from latentlake.scorers import RANDOM_DIRECTION, SHUFFLED, Judgement, Scorer, answered
+from latentlake.sources import MILLIONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -35,6 +36,7 @@ class Intervention(Scorer):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     controls: ClassVar[tuple[str, ...]] = (SHUFFLED, RANDOM_DIRECTION)
     metrics: ClassVar[tuple[str, ...]] = ("nats", "kl")
     method: Literal["intervention"]

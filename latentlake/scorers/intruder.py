@@ -1,4 +1,4 @@
-"""Intruder scoring: a language model says which of five windows is the one in which the latent does not fire (arXiv 2507.08473).
+"""Intruder scoring: a language model says which of five windows is the one in which the latent does not fire.
 
 No explanation is judged, but whether there is anything to explain. In four windows, of one decile of activation, those tokens are
 marked on which the latent fires, in the intruder as many others, in the places of the marks of another window in which it fires:
@@ -21,6 +21,7 @@ from latentlake.protocols import Answer, Asked, Choose
 from latentlake.registry import SCORERS
 from latentlake.scorers import Judgement, Scorer, answered, without_few
 from latentlake.scorers.marks import COLUMNS, active, moved, with_marks
+from latentlake.sources import UNEXPLAINED, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -51,6 +52,7 @@ class Intruder(Scorer):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = UNEXPLAINED
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     chance: ClassVar[float] = 1 / len(_LABELS)
     method: Literal["intruder"]

@@ -1,5 +1,5 @@
 """Simulation scoring: a language model that has read the explanation predicts how active the latent is on each token of a window,
-and the predictions are held against the truth (S. Bills et al., "Language models can explain neurons in language models", 2023).
+and the predictions are held against the truth.
 
 A prediction is an expectation over digits, by their probabilities after the token. The paper has 0 to 10; here it is 0 to 9,
 since many tokenizers have digits as tokens, and the first of "10" is that of "1". Pearson's r does not depend on the scale.
@@ -17,6 +17,7 @@ from latentlake.marking import in_a_line, pieces_of
 from latentlake.protocols import Asked, Choose, Reply
 from latentlake.registry import SCORERS
 from latentlake.scorers import EXPLANATIONS, SHOWN, WindowScorer
+from latentlake.sources import NEURONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -48,7 +49,9 @@ class Simulation(WindowScorer):
     """
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = NEURONS
     metrics: ClassVar[tuple[str, ...]] = ("pearson",)
+    chance: ClassVar[float | None] = 0.0
     method: Literal["simulation"]
     llm: LLMName
     prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("tokens",)))] = "simulation"

@@ -1,6 +1,6 @@
 """Surprisal scoring: how much likelier a window is to a base language model that has read the explanation first.
 
-The measure is log p(window | explanation) - log p(window | a fixed neutral text), in nats (arXiv 2410.13928). The
+The measure is log p(window | explanation) - log p(window | a fixed neutral text), in nats. The
 neutral part depends on the window alone and is computed once for all explanations.
 """
 
@@ -13,6 +13,7 @@ from latentlake.marking import in_a_line
 from latentlake.protocols import Answer, Asked, Score
 from latentlake.registry import SCORERS
 from latentlake.scorers import EXPLANATIONS, Case, Judgement, WindowScorer
+from latentlake.sources import MILLIONS, Source
 
 if TYPE_CHECKING:
     from latentlake.work import Work
@@ -23,6 +24,7 @@ class Surprisal(WindowScorer):
     """``neutral``: what stands in the place of the explanation for comparison."""
 
     version: ClassVar[str] = "1"
+    source: ClassVar[Source | None] = MILLIONS
     method: Literal["surprisal"]
     llm: ReadingLLMName
     prompt: Annotated[str, Refers("prompts", places=(("explanation",), ("window",)))] = "surprisal"

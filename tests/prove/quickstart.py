@@ -41,6 +41,7 @@ class Quickstart:
             shutil.copy(ROOT / "latentlake" / "prompts" / prompt, folder)
         self.study["explainers"]["default"]["prompt"] = "pattern.txt"
         self.study["scorers"]["detection"]["prompt"] = "detection.txt"
+        self.study["report"] = None  # it follows from every change
         self.write()
 
     def write(self) -> None:

@@ -1,0 +1,385 @@
+"""The report: what it shows is what there is, it needs nothing beside it, and text stays text."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+import pytest
+
+from latentlake.beside import Beside
+from latentlake.catalog import Catalog
+from latentlake.cli import main
+from latentlake.errors import StudyError
+from latentlake.flow import Flow
+from latentlake.lake import Lake
+from latentlake.pages.report import report
+from latentlake.picks import Judge, picks, ranking
+from latentlake.plan import Plan
+from latentlake.prune import prune
+from latentlake.registry import EXPLAINERS, SCORERS
+from latentlake.reported import FILE, said_of
+from latentlake.results import Results
+from latentlake.sources import MILLIONS
+from latentlake.study import Report
+from latentlake.tables import TABLES
+from latentlake.upkeep import maintain
+from latentlake.view import View, open_lake
+from tests.workbench import EVERYTHING, Workbench
+
+NASTY = "<script>alert('1')</script> & \"quoted\" ]]> \x00\x1b \u202eright to left {{ 7 * 7 }}"
+FEW = {"best": 2, "worst": 2, "random": 2}
+
+
+class Changed:
+    """Results of which some tables are others."""
+
+    def __init__(self, view: View, study: Mapping[str, Any] | None = None, **frames: pl.LazyFrame) -> None:
+        self._view, self._frames = view, frames
+        self.study = dict(study) if study is not None else view.study
+        self.uri = view.uri
+
+    def latest(self) -> pl.DataFrame:
+        """The same."""
+        return self._view.latest()
+
+    def __getattr__(self, table: str) -> pl.LazyFrame:
+        frame: pl.LazyFrame = self._frames[table] if table in self._frames else getattr(self._view, table)
+        return frame
+
+
+@pytest.fixture(scope="module")
+def view(finished: Path) -> View:
+    """The finished study."""
+    return open_lake(f"{finished}/study/lake")
+
+
+@pytest.fixture(scope="module")
+def html(view: View) -> str:
+    """Its report."""
+    return report(view).html
+
+
+def parsed(html: str) -> ElementTree.Element:
+    """A report as XML, which it must be."""
+    return ElementTree.fromstring(html)
+
+
+def text_of(html: str) -> str:
+    """What a reader reads, in one line."""
+    body = parsed(html).find("body")
+    assert body is not None
+    return " ".join("".join(body.itertext()).split())
+
+
+def require_sound(html: str) -> None:
+    """Well-formed, without scripts, and needing nothing beside it; ids are unique, and links within lead somewhere."""
+    elements = list(parsed(html).iter())
+    tags = {each.tag.rpartition("}")[2] for each in elements}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "img", "image", "use", "form"}
+    ids = Counter(each.get("id") for each in elements if each.get("id") is not None)
+    assert [name for name, n in ids.items() if n > 1] == []
+    attributes = [(name.rpartition("}")[2], value) for each in elements for name, value in each.items()]
+    assert not [name for name, _ in attributes if name == "src" or name.startswith("on")]
+    links = [value for name, value in attributes if name == "href"]
+    assert {link[1:] for link in links if link.startswith("#")} <= ids.keys()
+    assert all(link.startswith(("#", "https://arxiv.org/", "https://openaipublic.")) for link in links)
+    assert "@import" not in html and not re.search(r"url\((?!#)", html)
+    levels = [int(each.tag[1]) for each in elements if re.fullmatch("h[1-6]", each.tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in pairwise(levels))
+
+
+def test_a_report_is_sound_and_the_same_each_time(view: View, html: str) -> None:
+    require_sound(html)
+    assert report(view).html == html
+
+
+def test_it_has_each_explanation_and_the_scores_beside_the_controls(view: View, html: str) -> None:
+    said = text_of(html)
+    explanations = view.explanations.collect()["explanation"].drop_nulls()
+    assert len(explanations) == 12
+    assert all(" ".join(each.split()) in said for each in explanations)
+    rows = [each for each in parsed(html).iter("tr") if each.find("th") is not None]
+    means = {"".join(row.find("th").itertext()): ["".join(each.itertext()) for each in row.iter("td")] for row in rows}  # type: ignore[union-attr]
+    own = view.scores.filter(pl.col("control").is_null(), scorer="embedding", explainer="default", metric="auroc")
+    mean = own.select(pl.col("value").mean()).collect().item()
+    assert means["embedding of default"][1] == f"{mean:.2f}"
+    for section in ("Overview", "Scores", "Methods and controls", "Versions", "How to reproduce", "How to cite"):
+        assert section in said
+    assert MILLIONS.url in html and MILLIONS.title in said
+    digests = view.dictionaries.collect()["digest"].to_list() + view.subject.collect()["digest"].to_list()
+    assert all(each in said for each in digests)
+    assert json.loads((view.study or {})["choices"])["corpus"]["sources"]["docs"]["path"] in said
+
+
+def test_latents_are_shown_once_and_linked_to_one_another(view: View) -> None:
+    made = report(view)
+    assert (made.latents, made.shown, made.listed, made.missing) == (6, 6, 6, ())
+    pages = [each.get("id") for each in parsed(made.html).iter("article")]
+    chosen = view.latents.filter("is_chosen").collect()["latent"]
+    assert sorted(pages) == sorted(f"one-{latent}" for latent in chosen)  # type: ignore[type-var]
+
+
+def frames(values: Mapping[int, float | None]) -> dict[str, pl.LazyFrame]:
+    """Latents and their scores by one judge."""
+    latents = pl.DataFrame({"dictionary": "one", "latent": list(values), "is_chosen": True})
+    rows = [
+        {"dictionary": "one", "explainer": "e", "scorer": "s", "metric": "auroc", "control": control, "latent": n, "value": v}
+        for n, v in values.items()
+        for control in (None, "shuffled")
+    ]  # fmt: skip
+    types = {name: TABLES["scores"].empty().schema[name] for name in rows[0]}
+    scores = pl.DataFrame(rows, schema=types)
+    scores = scores.with_columns(value=pl.when(pl.col("control").is_null()).then("value").otherwise(9.0))
+    cast = pl.col("latent").cast(pl.Int32)
+    return {"latents": latents.with_columns(cast).lazy(), "scores": scores.lazy()}
+
+
+def picked(view: View, values: Mapping[int, float | None], **choices: Any) -> Any:
+    results: Results = Changed(view, **frames(values))
+    return picks(results, "one", Judge("e", "s", "auroc"), Report(**choices), seed=1)
+
+
+def test_the_best_and_the_worst_are_by_score_and_ties_by_latent(view: View) -> None:
+    values = {9: 0.5, 3: 0.9, 4: 0.9, 5: 0.1, 1: 0.5, 2: None, 8: 0.5}
+    found = picked(view, values, best=3, worst=3, random=0, listed=7)
+    assert found.best == (3, 4, 1)
+    assert found.worst == (5, 1, 8)
+    assert found.shown == [3, 4, 1, 5, 8]
+    assert found.listed == (3, 4, 1, 8, 9, 5, 2)
+    assert found.chosen == 7
+
+
+def test_random_latents_follow_from_nothing_but_their_numbers(view: View) -> None:
+    values = {n: float(n % 7) for n in range(400)}
+    found = picked(view, values, random=40, listed=100)
+    shuffled = {int(n): -values[int(n)] for n in np.random.default_rng(1).permutation(400)}
+    other = picked(view, shuffled, random=40, listed=100)
+    assert found.random == other.random and sorted(found.listed) == sorted(other.listed)
+    assert set(found.random) <= set(found.listed)
+    assert picked(view, values, random=20).random == found.random[:20]
+    assert 120 < np.mean(found.random) < 280
+    fewer = picked(view, dict.fromkeys(range(0, 400, 2), 0.0), random=400)
+    assert [n for n in picked(view, values, random=400).random if n % 2 == 0] == list(fewer.random)
+
+
+def test_a_list_has_as_many_latents_as_the_study_says_and_tells_how_many_there_are(view: View) -> None:
+    choices = json.loads((view.study or {})["choices"]) | {"report": {"best": 1, "worst": 0, "random": 0, "listed": 4}}
+    made = report(Changed(view, {**(view.study or {}), "choices": json.dumps(choices)}))
+    assert (made.shown, made.listed) == (1, 4)
+    assert "4 of 6, drawn by a hash of their numbers" in text_of(made.html)
+    require_sound(made.html)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "judge"),
+    [
+        ({}, ("tokens", "embedding", "auroc")),
+        ({"scorer": "detection"}, ("default", "detection", "auroc")),
+        ({"explainer": "default"}, ("default", "embedding", "auroc")),
+    ],
+)
+def test_latents_are_ranked_by_who_is_named_or_comes_first(view: View, chosen: Any, judge: tuple[str, ...]) -> None:
+    choices = json.loads((view.study or {})["choices"])
+    assert ranking(view, choices, Report(**chosen)) == judge
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"scorer": "embeding"}, r"report.scorer names embeding, which is not in scorers.*embedding"),
+        (
+            {"explainer": "tokens", "scorer": "detection"},
+            "report.explainer is tokens, whose explanations detection does",
+        ),
+        ({"explainer": "other"}, "explainers.other"),
+        ({"best": -1}, "line"),
+        ({"bests": 1}, "best"),
+    ],
+)
+def test_a_section_that_cannot_be_followed_is_refused(workbench: Workbench, section: Any, said: str) -> None:
+    workbench.study["report"] = section
+    with pytest.raises(StudyError, match=said):
+        workbench.prepare()
+
+
+def test_text_of_corpora_models_and_people_stays_text(view: View) -> None:
+    nasty, hot = pl.lit(NASTY), [{"token": 1, "text": NASTY, "count": 1, "mass": 1.0}]
+    documents = pl.col("documents").list.eval(pl.element().struct.with_fields(document=nasty))
+    tokens = {name: pl.lit(hot, TABLES["latents"].empty().schema[name]) for name in ("top_tokens", "tokens_after")}
+    choices = json.loads((view.study or {})["choices"])
+    choices["corpus"]["sources"]["docs"]["path"] = NASTY
+    changed = Changed(
+        view,
+        {**(view.study or {}), "choices": json.dumps(choices)},
+        explanations=view.explanations.with_columns(explanation=nasty),
+        contexts=view.contexts.with_columns(documents=documents),
+        examples=view.examples.with_columns(text=nasty + pl.col("text")),
+        latents=view.latents.with_columns(**tokens),
+        subject=view.subject.with_columns(reference=nasty),
+    )
+    html = report(changed).html
+    require_sound(html)
+    assert "<script" not in html
+    shown = NASTY.translate({0: "␀", 0x1B: "␛"})
+    assert text_of(html).count(" ".join(shown.split())) > 20
+    assert "49" not in re.findall(r"left (\S+)", text_of(html))
+
+
+def test_failed_and_missing_explanations_are_said_to_be_so(view: View) -> None:
+    failed = view.explanations.with_columns(explanation=pl.lit(None, pl.String), error=pl.lit("refused_it"))
+    made = report(Changed(view, explanations=failed))
+    require_sound(made.html)
+    assert "none: refused it" in text_of(made.html) and "12 failed" in text_of(made.html)
+
+
+def test_where_no_latent_is_chosen_there_are_none(view: View) -> None:
+    skipped = view.latents.with_columns(is_chosen=False, reason=pl.lit("few windows"))
+    none = {
+        name: TABLES[name].empty().lazy() for name in ("scores", "slices", "judgements", "explanations", "examples")
+    }
+    made = report(Changed(view, latents=skipped, **none))
+    require_sound(made.html)
+    assert (made.latents, made.shown, made.listed) == (0, 0, 0)
+    assert "No latent of one is chosen" in text_of(made.html) and "There are no scores yet" in text_of(made.html)
+
+
+def test_an_empty_lake_has_a_report_that_says_so(tmp_path: Path) -> None:
+    made = report(View(Lake(str(tmp_path), "tiny")))
+    require_sound(made.html)
+    assert "No study was ever run" in text_of(made.html)
+
+
+def test_a_half_finished_study_has_one_that_says_what_is_missing(
+    workbench: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workbench.prepare().execute("data")
+    made = report(workbench.view())
+    require_sound(made.html)
+    assert made.missing[:2] == ("explanations/tokens", "explanations/default") and made.shown == 6
+    assert "This study is not finished. Nothing is there yet of explanations/tokens" in text_of(made.html)
+    out = tmp_path / "new" / "half.html"
+    lake = ["--lake", str(workbench.folder / "lake")]
+    assert main([*lake, "report", "--out", str(out)]) == 0
+    assert out.read_text() == made.html
+    assert "6 of 6 latents in full" in capsys.readouterr().out
+    assert main([*lake, "report", "--out", str(workbench.folder)]) == 1
+    assert "name another file with --out" in capsys.readouterr().err
+
+
+def test_the_command_makes_one_of_an_empty_lake(workbench: Workbench, tmp_path: Path) -> None:
+    workbench.prepare()
+    empty = ["--lake", str(tmp_path / "none"), "--study-file", str(workbench.path)]
+    assert main([*empty, "report", "--out", str(tmp_path / "r.html")]) == 0
+    assert "No study was ever run" in (tmp_path / "r.html").read_text()
+
+
+def test_the_report_is_made_again_exactly_when_what_it_shows_changes(materialized: Workbench) -> None:
+    materialized.study["report"] = FEW
+    assert materialized.run() == {"report": 1}
+    assert materialized.run() == {}
+    file = materialized.folder / "lake" / "tiny" / FILE
+    content = file.read_bytes()
+    (row,) = materialized.view().reports.collect().to_dicts()
+    assert row == {
+        "file": FILE, "sha256": sha256(content).hexdigest(), "bytes": len(content), "latents": 6, "shown": row["shown"],
+        "listed": 6,
+    }  # fmt: skip
+    assert 2 <= row["shown"] <= 6
+    require_sound(content.decode())
+    assert report(materialized.view()).html == content.decode()  # the command's, of the same lake
+    assert said_of(materialized.lake.open("tiny")) == f"the report is {file}"
+    assert materialized.dagster_stale() == Counter()
+
+    materialized.study["report"] = {**FEW, "best": 3}
+    assert materialized.run() == {"report": 1}
+    materialized.study["checks"] = {"control": 0.2}  # it shows the choices
+    assert materialized.run() == {"report": 1}
+    del materialized.study["scorers"]["surprisal"]
+    assert materialized.run() == {"agreements": 1, "report": 1}
+    assert "scorer surprisal" not in text_of(file.read_text())
+
+
+def test_a_first_run_makes_it_last(workbench: Workbench) -> None:
+    workbench.study["report"] = FEW
+    assert workbench.run() == {**EVERYTHING, "report": 1}
+    assert list(Flow(workbench.prepare().study).stages)[-1] == "report"
+
+
+def test_a_report_that_is_lost_is_said_to_be(materialized: Workbench) -> None:
+    lake = materialized.lake.open("tiny")
+    assert "there is no report yet" in said_of(lake)
+    materialized.study["report"] = FEW
+    materialized.run()
+    Path(lake.beside(FILE)).write_text("half")
+    assert "was deleted or changed; `latentlake report --out FILE`" in said_of(lake)
+
+
+def test_maintenance_keeps_a_report_and_deletes_one_that_was_pruned(materialized: Workbench) -> None:
+    materialized.study["report"] = FEW
+    materialized.run()
+    lake = materialized.lake.open("tiny")
+    file, own = Path(lake.beside(FILE)), Path(lake.beside("notes.txt"))
+    own.write_text("somebody's")
+    maintain(lake, vacuum_hours=0)
+    assert file.is_file() and own.is_file()
+    assert materialized.run() == {}
+    materialized.study["report"] = None
+    run = materialized.prepare()
+    orphans = Plan(run.flow, run.origins, Catalog(lake)).orphans
+    assert orphans == [("report", "")]
+    prune(lake, orphans)
+    maintain(lake, vacuum_hours=0)
+    assert not file.exists() and own.is_file()
+
+
+class Breaking(BytesIO):
+    """A file whose reader is killed in the middle."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Some bytes, and then nothing more."""
+        if self.tell():
+            raise KeyboardInterrupt
+        return super().read(10)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])  # a folder, and a store behind an address
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, scheme: str) -> None:
+    lake = Lake(f"{scheme}{tmp_path}/lake", "study")
+    (tmp_path / "lake" / "study" / "table").mkdir(parents=True)
+    (tmp_path / "lake" / "study" / "table" / "rows").write_text("rows")
+    beside = Beside(lake)
+    assert beside.size(FILE) is None
+    beside.put(FILE, BytesIO(b"old and whole"))
+    beside.put(FILE, BytesIO(b"new"))
+    assert beside.size(FILE) == 3
+    with pytest.raises(KeyboardInterrupt):
+        beside.put(FILE, Breaking(b"much longer than the one that is there"))
+    assert beside.open(FILE).read() == b"new"
+    assert beside.sweep(lambda name: True, hours=1) == 0  # it may be under way
+    beside.sweep(lambda name: True, hours=0)
+    assert [each.name for each in (tmp_path / "lake" / "study").iterdir() if each.is_file()] == [FILE]
+    assert (tmp_path / "lake" / "study" / "table" / "rows").is_file()
+    assert beside.sweep(lambda name: name != FILE, hours=0) == 1
+    assert beside.size(FILE) is None
+
+
+def test_every_method_says_what_it_does_and_where_it_is_from() -> None:
+    methods = [*EXPLAINERS.classes().values(), *SCORERS.classes().values()]
+    assert len(methods) > 15
+    sources = {method.source for method in methods} - {None}
+    assert len(sources) == 4
+    for source in sources:
+        assert source.url.startswith("https://") and str(source.year) in source.short
+        assert source.bibtex.startswith(f"@misc{{{source.key},") and source.bibtex.count("{") == source.bibtex.count(
+            "}"
+        )
