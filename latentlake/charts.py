@@ -1,7 +1,6 @@
 """What says more as a picture than as numbers: frames in, charts out, and charts as Markdown.
 
-Altair and what renders it belong to the extra ``ui`` and take most of a second to start: they are imported where a chart
-is made, and previews come without charts where they are not installed.
+Altair and what renders it take most of a second to start: they are imported where a chart is made.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +51,7 @@ WHOSE = {
 
 
 def image(chart: Callable[..., alt.TopLevelMixin], *frames: pl.DataFrame) -> str:
-    """A chart of some frames as an image in Markdown; empty where the extra ``ui`` is not installed."""
-    if not (find_spec("altair") and find_spec("vl_convert")):
-        return ""
+    """A chart of some frames as an image in Markdown."""
     return f"![](data:image/svg+xml;base64,{b64encode(svg(chart(*frames)).encode()).decode()})"
 
 

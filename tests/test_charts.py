@@ -161,17 +161,6 @@ def test_previews_of_scores_hold_a_chart_of_more_than_a_few_latents(
     assert not any(IMAGE.search(preview(event)) for event in events(materialized, "scores/default/embedding"))
 
 
-def test_without_the_extra_there_are_previews_without_charts(
-    tables: dict[str, pl.DataFrame], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for missing in ("altair", "vl_convert"):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, missing, None)
-            told = scores._preview(study().scorers["embedding"], None, lambda name: tables[name].lazy())
-            assert not IMAGE.search(told)
-            assert "| metric | control | mean |" in told
-
-
 def test_a_loss_curve_of_many_steps_is_drawn_in_means() -> None:
     steps = pl.DataFrame({"step": range(6000), "tokens": range(0, 12000, 2), "variance_unexplained": [0.5] * 6000})
     rows = steps.with_columns(dictionary=pl.lit("d"), auxiliary=0.0, dead=pl.int_range(6000))

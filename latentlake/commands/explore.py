@@ -12,8 +12,6 @@ from latentlake.errors import LatentlakeError
 from latentlake.opened import Opened
 from latentlake.results import choices_of
 
-_NEEDED = ("marimo", "altair", "vl_convert", "uvicorn")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
@@ -29,9 +27,8 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         LatentlakeError: what the explorer needs is not installed, or the address cannot be had.
         LakeError: the lake holds no study, or nothing of it is published.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise LatentlakeError(f"the explorer needs {', '.join(missing)}; pip install 'latentlake[explore]'")
+    if find_spec("marimo") is None:
+        raise LatentlakeError("the explorer needs marimo; pip install 'latentlake[explore]'")
     view = opened.view
     if choices_of(view).get("search"):
         # before marimo: where that is there, transformers takes itself to be in a notebook, and wants what belongs to one
