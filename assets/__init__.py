@@ -12,6 +12,7 @@ from assets import (
     coder,
     contexts,
     continuations,
+    embeddings,
     examples,
     explanations,
     latents,
@@ -47,6 +48,7 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "token_changes": token_changes.token_changes,
         "continuations": continuations.continuations,
         "explanations": explanations.explanations,
+        "embeddings": embeddings.embeddings,
         "scores": scores.scores,
         "agreements": agreements.agreements,
     }

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import dagster as dg
 import polars as pl
 
-from assets.preview import Frame, highlighted, table_of
+from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
+from latentlake.pages.glimpses import Glimpse, glimpses
 from latentlake.stages import examples as core
 from latentlake.study import Sample
 from latentlake.work import each
@@ -36,8 +37,8 @@ def _preview(sample: Sample) -> Callable[[Frame], str]:
     def preview(frame: Frame) -> str:
         rows = frame("examples").filter(pl.col("is_activating") & (pl.col("rank") < 2)).sort("latent", "rank").head(12)
         parts = rows.collect().partition_by("latent", as_dict=True, maintain_order=True)
-        shown = [f"**latent {latent}**\n{highlighted(each.to_dicts())}" for (latent,), each in parts.items()]
-        return "\n\n".join([table_of(_drawn(frame, sample)), *shown])
+        shown = [Glimpse(f"latent {latent}", windows=each.to_dicts()) for (latent,), each in parts.items()]
+        return "\n\n".join([table_of(_drawn(frame, sample)), glimpses(shown)])
 
     return preview
 

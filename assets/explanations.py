@@ -5,9 +5,10 @@ from collections.abc import Callable
 import dagster as dg
 import polars as pl
 
-from assets.preview import Frame, highlighted
+from assets.preview import Frame
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
+from latentlake.pages.glimpses import Glimpse, glimpses
 from latentlake.stages import explanations as core
 from latentlake.work import each
 
@@ -38,14 +39,14 @@ def _preview(sample: str | None) -> Callable[[Frame], str]:
         rows = frame("explanations").sort("latent").head(_LATENTS).collect()
         hypotheses = frame("hypotheses").sort("hypothesis").collect()
         shown = frame(f"examples/{sample}").sort("rank").collect() if sample else None
-        parts = []
+        found = []
         for row in rows.iter_rows(named=True):
             own = pl.col("latent") == row["latent"]
             others = hypotheses.filter(own & ~pl.col("is_chosen"))["explanation"].drop_nulls().to_list()
-            parts.append(f"**latent {row['latent']}: {row['explanation'] or 'none, ' + row['error']}**")
-            if shown is not None:
-                parts.append(highlighted(shown.filter(own & pl.col("is_activating")).head(_WINDOWS).to_dicts()))
-            parts.append(f"not chosen: {'; '.join(others) or 'nothing'}")
-        return "\n\n".join(parts)
+            windows = [] if shown is None else shown.filter(own & pl.col("is_activating")).head(_WINDOWS).to_dicts()
+            said = row["explanation"] or f"none, {row['error']}"
+            note = f"not chosen: {'; '.join(others) or 'nothing'}"
+            found.append(Glimpse(f"latent {row['latent']}", said, windows, note))
+        return glimpses(found)
 
     return preview

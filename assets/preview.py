@@ -1,11 +1,9 @@
-"""Markdown previews on materialization pages: the first rows, and windows with their active tokens in bold."""
+"""Markdown previews on materialization pages: the first rows of tables."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
-
-from latentlake.marking import mark, pieces_of
 
 Frame = Callable[[str], pl.LazyFrame]
 _ROWS = 8
@@ -21,18 +19,6 @@ def table_of(rows: pl.DataFrame) -> str:
     """A frame as a Markdown table."""
     lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * rows.width]
     return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows.iter_rows()])
-
-
-def highlighted(rows: Iterable[dict[str, Any]]) -> str:
-    """Windows (text, offsets and activations) as a list, active tokens in bold."""
-    marked = (
-        mark(pieces_of(row["text"], row["offsets"]), row["activations"], _threshold(row), "**", "**") for row in rows
-    )
-    return "\n".join(f"- {_cell(each, 400)}" for each in marked)
-
-
-def _threshold(row: dict[str, Any]) -> float:
-    return 0.3 * max(row["activations"], default=0.0)
 
 
 def _cell(value: Any, longest: int = _LONG) -> str:

@@ -22,7 +22,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
             *("strengths", "token_changes", "continuations"),
         ),
     ),
-    "explain": ("Explanations of the chosen latents.", ("explanations",)),
+    "explain": ("Explanations of the chosen latents, and their vectors.", ("explanations", "embeddings")),
     "rescore": (
         "Judgements and scores of the explanations there are, and how far scorers agree.",
         ("scores", _OF_ALL_BLOCKS),

@@ -11,8 +11,8 @@ import polars as pl
 from latentlake.errors import LakeError, nearest
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
+from latentlake.results import Results
 from latentlake.scorers import EMPTY, NONE, RANDOM_DIRECTION, SHUFFLED
-from latentlake.view import View
 
 By = Literal["decile", "source", "target"]
 BY: tuple[str, ...] = get_args(By)
@@ -25,7 +25,7 @@ _LEVELS = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
 
 
 def aggregates(
-    view: View,
+    results: Results,
     by: By | None = None,
     metric: str | None = None,
     explainer: str | None = None,
@@ -48,12 +48,12 @@ def aggregates(
     chosen = {name: value for name, value in wanted.items() if value is not None}
     keys = [*_GROUP, *([by] if by else [])]
     no_stops = {"n_left": pl.lit(None, pl.Int64)}  # a slice does not say
-    scored = view.slices.filter(pl.col(by).is_not_null()).with_columns(**no_stops) if by else view.scores
-    scored = scored.filter(is_main(view)) if metric == MAIN else scored
+    scored = results.slices.filter(pl.col(by).is_not_null()).with_columns(**no_stops) if by else results.scores
+    scored = scored.filter(is_main(results)) if metric == MAIN else scored
     found = []
     for each in _metrics(scored, chosen) or [""]:  # one by one, for room; without scores there are columns, and no rows
         own = scored.filter(**chosen | {"metric": each})
-        summed, paired = pl.collect_all([_summed(view, own, keys), _paired(own, keys)], engine="streaming")
+        summed, paired = pl.collect_all([_summed(results, own, keys), _paired(own, keys)], engine="streaming")
         found.append(summed.join(paired, on=[*keys, "control"], how="left", nulls_equal=True))
     both = _with_ends(_with_ends(pl.concat(found), "mean", ""), "difference", "difference_")
     unsaid = ["saved"] if both["saved"].is_null().all() else []
@@ -62,14 +62,14 @@ def aggregates(
     )
 
 
-def own_means(view: View, by: By | None = None, metric: str | None = None) -> pl.DataFrame:
+def own_means(results: Results, by: By | None = None, metric: str | None = None) -> pl.DataFrame:
     """Of `aggregates` the rows of the latents' own explanations, and of their columns no more than the number of ``latents`` and
     the ``mean`` with its interval: what a chart needs, in a tenth of the time where slices are many.
     """
     keys = [*_GROUP, *([by] if by else [])]
-    scored = view.slices.filter(pl.col(by).is_not_null()) if by else view.scores
+    scored = results.slices.filter(pl.col(by).is_not_null()) if by else results.scores
     if metric is not None:
-        scored = scored.filter(is_main(view) if metric == MAIN else pl.col("metric") == metric)
+        scored = scored.filter(is_main(results) if metric == MAIN else pl.col("metric") == metric)
     value = pl.col("value")
     found = (
         scored.filter(pl.col("control").is_null())
@@ -79,17 +79,17 @@ def own_means(view: View, by: By | None = None, metric: str | None = None) -> pl
     return _with_ends(found.collect(engine="streaming"), "mean", "").drop("deviation").sort(keys)
 
 
-def is_main(view: View) -> pl.Expr:
+def is_main(results: Results) -> pl.Expr:
     """Whether a score is in the main metric of its scorer."""
     return pl.any_horizontal(
         pl.lit(False),
-        *((pl.col("scorer") == name) & (pl.col("metric") == metric) for name, metric in main_metrics(view).items()),
+        *((pl.col("scorer") == name) & (pl.col("metric") == metric) for name, metric in main_metrics(results).items()),
     )
 
 
-def main_metrics(view: View) -> dict[str, str]:
+def main_metrics(results: Results) -> dict[str, str]:
     """The main metric of each scorer of the study."""
-    scorers = json.loads(view.study["choices"])["scorers"] if view.study else {}
+    scorers = json.loads(results.study["choices"])["scorers"] if results.study else {}
     return {name: SCORERS[choice["method"]].metrics[0] for name, choice in scorers.items()}
 
 
@@ -117,12 +117,12 @@ def _metrics(scored: pl.LazyFrame, chosen: dict[str, str]) -> list[str]:
     return metrics
 
 
-def _summed(view: View, scored: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
+def _summed(results: Results, scored: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
     """Mean and distribution over latents, of each control by itself."""
     value, tokens = pl.col("value"), pl.col("n_tokens").filter(pl.col("value").is_not_null())
     weighted = (value * pl.col("n_tokens")).sum() / tokens.sum()
     return (
-        scored.join(view.latents.select("dictionary", "latent", "n_tokens"), on=["dictionary", "latent"], how="left")
+        scored.join(results.latents.select("dictionary", "latent", "n_tokens"), on=["dictionary", "latent"], how="left")
         .group_by(*keys, "control")
         .agg(
             latents=value.count(),

@@ -7,7 +7,7 @@ is made, and previews come without charts where they are not installed.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,29 @@ import polars as pl
 from latentlake.aggregates import OWN, whose
 from latentlake.agreement import cells
 from latentlake.metrics import mean_interval
+from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
     import altair as alt
 
 _WIDTH, _HEIGHT = 250, 150
+_SMALL = (150, 36)  # of a picture beside a text
+_AROUND = "currentColor"
 _CELL = 80  # width of a scorer in a matrix, twice its height
 _CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
+_INK, _GREY = "#222222", "#8a8a8a"  # on cells of these colours; on white and on black
 _DENSITY_BIN = 0.25
 _SCORE_BINS = 20
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
-_TRIAGE = {"ok": "#4c78a8", "single_token": "#72b7b2", "dense": "#f58518", "rare": "#bab0ac", "dead": "#54504e"}
-_EXPLANATIONS = {
+_TRIAGE = {
+    "ok": "#4c78a8",
+    "single_token": "#72b7b2",
+    "position_bound": "#b279a2",
+    "dense": "#f58518",
+    "rare": "#bab0ac",
+    "dead": "#79706e",
+}
+WHOSE = {
     OWN: "#4c78a8",
     "another latent": "#f58518",
     "nothing": "#bab0ac",
@@ -51,24 +62,59 @@ def svg(chart: alt.TopLevelMixin) -> str:
     return vl_convert.vegalite_to_svg(chart.to_dict())
 
 
-def latents(rows: pl.DataFrame) -> alt.HConcatChart:
-    """Rows of `latents`: how often latents fire, by triage, and how many fall to each triage."""
+def inline(chart: alt.TopLevelMixin) -> str:
+    """A chart as SVG that stands in HTML: without a ground, lines and letters in the colour of the text around it."""
+    spec = chart.to_dict()
+    line = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), _AROUND)
+    own = {
+        "background": None,
+        "aria": False,
+        "axis": {**line, "gridOpacity": 0.2},
+        "legend": line,
+        "title": {"color": _AROUND},
+    }
+    spec["config"] = {**spec.get("config", {}), **own, "view": {"stroke": None}}
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(spec)
+
+
+def histogram(counts: Sequence[int]) -> alt.Chart:
+    """How often a latent fires, by activation as a share of its largest, in equal bins: bars without axes."""
     import altair as alt
 
-    color = alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None)
-    histogram = (
-        _chart(densities(rows))
-        .mark_bar()
-        .encode(
-            alt.X("low:Q", bin="binned", title="log10 of density, the share of tokens on which a latent fires"),
-            alt.X2("high"),
-            alt.Y("latents:Q"),
-            color,
-        )
+    rows = pl.DataFrame({"bin": range(len(counts)), "firings": counts})
+    # some bins hold thousands of times as much as others
+    height = alt.Y("firings:Q", axis=None, scale=alt.Scale(type="sqrt"))
+    chart: alt.Chart = alt.Chart(rows, width=_SMALL[0], height=_SMALL[1]).mark_bar(color=_AROUND)
+    return chart.encode(alt.X("bin:O", axis=None), height)
+
+
+def latents(rows: pl.DataFrame) -> alt.HConcatChart:
+    """Rows of `latents`: how often latents fire, by triage, and how many fall to each triage."""
+    return _beside(density(rows), triage(rows))
+
+
+def density(rows: pl.DataFrame | pl.LazyFrame) -> alt.Chart:
+    """Rows of `latents`: how often latents fire, by triage."""
+    import altair as alt
+
+    histogram: alt.Chart = _chart(densities(rows)).mark_bar()
+    return histogram.encode(
+        alt.X("low:Q", bin="binned", title="log10 of the share of tokens on which a latent fires"),
+        alt.X2("high"),
+        alt.Y("latents:Q"),
+        alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None),
     )
+
+
+def triage(rows: pl.DataFrame | pl.LazyFrame) -> alt.LayerChart:
+    """Rows of `latents`: how many fall to each triage."""
+    import altair as alt
+
     shares = _chart(triage_shares(rows)).encode(alt.X("latents:Q"), alt.Y("triage:N", sort=list(_TRIAGE), title=None))
-    labels = shares.mark_text(align="left", dx=3).encode(text="label:N")
-    return _beside(histogram, alt.LayerChart(layer=[shares.mark_bar().encode(color), labels]))
+    bars = shares.mark_bar().encode(alt.Color("triage:N", scale=_scale(_TRIAGE), legend=None))
+    return alt.LayerChart(layer=[bars, shares.mark_text(align="left", dx=3, color=_GREY).encode(text="label:N")])
 
 
 def scores(
@@ -82,7 +128,17 @@ def scores(
     import altair as alt
 
     legend = alt.Legend(orient="right", title="explanation of") if rows["control"].count() else None
-    color = alt.Color("explanation of:N", scale=_scale(_EXPLANATIONS), legend=legend)
+    color = alt.Color("explanation of:N", scale=_scale(WHOSE), legend=legend)
+    return _beside(distribution(rows, metric, chance, color), _by_decile(judgements, color))
+
+
+def distribution(
+    rows: pl.DataFrame | pl.LazyFrame, metric: str, chance: float | None, color: alt.Color | None = None
+) -> alt.LayerChart:
+    """Rows of `scores`: one metric of latents, of their own explanations and of the controls; dashed: chance."""
+    import altair as alt
+
+    color = color or alt.Color("explanation of:N", scale=_scale(WHOSE), legend=None)
     title = {"auroc": "AUROC"}.get(metric, metric)
     histogram = (
         _chart(histogram_of(rows, metric))
@@ -95,8 +151,55 @@ def scores(
         )
     )
     at_chance = [] if chance is None else [chance]
-    line = _chart(pl.DataFrame({metric: at_chance})).mark_rule(strokeDash=[4, 3]).encode(x=f"{metric}:Q")
-    return _beside(alt.LayerChart(layer=[histogram, line]), _by_decile(judgements, color))
+    line = _chart(pl.DataFrame({metric: at_chance})).mark_rule(strokeDash=[4, 3], color=_GREY).encode(x=f"{metric}:Q")
+    return alt.LayerChart(layer=[histogram, line])
+
+
+def means(rows: pl.DataFrame) -> alt.LayerChart:
+    """Rows of `aggregates` of one dictionary in main metrics: mean score over latents with its 95 % interval, a line an explainer
+    and scorer, of the latents' own explanations beside the controls."""
+    import altair as alt
+
+    who = pl.when(explainer=NONE).then(pl.col("scorer")).otherwise(pl.format("{} · {}", "scorer", "explainer"))
+    shown = rows.select(who.alias("scorer"), whose(), "mean", "low", "high", "latents")
+    base = _chart(shown, height=alt.Step(9)).encode(
+        alt.Y("scorer:N", title=None, axis=alt.Axis(labelLimit=220)),
+        alt.YOffset("explanation of:N", sort=list(WHOSE)),
+        alt.Color("explanation of:N", scale=_scale(WHOSE), legend=None),
+        tooltip=_tooltip(shown),
+    )
+    x = alt.X("mean:Q", title="mean over latents, 95 % interval", scale=alt.Scale(zero=False))
+    ends = base.mark_rule(strokeWidth=1.5).encode(alt.X("low:Q"), alt.X2("high"))
+    return alt.LayerChart(layer=[ends, base.mark_point(filled=True, size=35, opacity=1).encode(x)])
+
+
+def along(rows: pl.DataFrame, place: str, title: str) -> alt.LayerChart:
+    """Means with intervals along some ``place``, a line a scorer. Columns: scorer, the place, mean, low, high, latents."""
+    import altair as alt
+
+    base = _chart(rows).encode(
+        alt.X(f"{place}:Q", title=title, axis=alt.Axis(tickMinStep=1)),
+        alt.Color("scorer:N", legend=alt.Legend(orient="bottom", title=None, columns=3, labelLimit=110)),
+        tooltip=_tooltip(rows),
+    )
+    y = alt.Y("mean:Q", title="mean score, 95 % interval", scale=alt.Scale(zero=False))
+    band = base.mark_area(opacity=0.12).encode(alt.Y("low:Q"), alt.Y2("high"))
+    return alt.LayerChart(layer=[band, base.mark_line(point=True).encode(y)])
+
+
+def bare(chart: alt.Chart | alt.LayerChart, width: int | None = None) -> alt.Chart | alt.LayerChart:
+    """A chart as it stands in a page, on the page's own ground. ``width``: of all of it, with axes, in pixels."""
+    import altair as alt
+
+    shown = chart.copy(deep=False)
+    axis = alt.AxisConfig(grid=False, titleFontWeight="normal", domainColor=_GREY, tickColor=_GREY, labelOverlap=True)
+    view = alt.ViewConfig(stroke=None)
+    shown.config = alt.Config(background="transparent", aria=False, axis=axis, view=view)
+    shown.usermeta = {"embedOptions": {"actions": False}}
+    if width is not None:
+        shown.padding = {"left": 0, "top": 5, "bottom": 5, "right": 24}  # of labels that stand beside the last bar
+        shown.width, shown.autosize = width, alt.AutoSizeParams(type="fit-x", contains="padding")
+    return shown
 
 
 def training(steps: pl.DataFrame) -> alt.HConcatChart:
@@ -116,8 +219,12 @@ def training(steps: pl.DataFrame) -> alt.HConcatChart:
 def agreements(rows: pl.DataFrame) -> alt.HConcatChart:
     """Rows of `agreements` of one dictionary: a matrix of scorers for each explainer, Spearman's correlations below the diagonal
     and Pearson's above, with their intervals."""
-    matrices = cells(rows).partition_by("explainer", maintain_order=True)
-    return _beside(*map(_matrix, matrices))
+    return _beside(*matrices(rows))
+
+
+def matrices(rows: pl.DataFrame) -> list[alt.LayerChart]:
+    """The same, a chart each."""
+    return list(map(_matrix, cells(rows).partition_by("explainer", maintain_order=True)))
 
 
 def _matrix(own: pl.DataFrame) -> alt.LayerChart:
@@ -137,8 +244,8 @@ def _matrix(own: pl.DataFrame) -> alt.LayerChart:
     return alt.LayerChart(
         layer=[
             rects,
-            base.mark_text(dy=-5).encode(text="said:N"),
-            base.mark_text(dy=8, fontSize=9).encode(text="ends:N"),
+            base.mark_text(dy=-5, color=_INK).encode(text="said:N"),
+            base.mark_text(dy=8, fontSize=9, color=_INK).encode(text="ends:N"),
         ]
     )
 
@@ -163,36 +270,39 @@ def _by_decile(judgements: pl.DataFrame, color: alt.Color) -> alt.LayerChart:
     return alt.LayerChart(layer=[band, firing.mark_line().encode(y), silent.mark_rule(strokeDash=[4, 3])])
 
 
-def densities(rows: pl.DataFrame) -> pl.DataFrame:
+def densities(rows: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Numbers of latents that fire, by triage and bin of log10 density."""
     low = (pl.col("density").log10() / _DENSITY_BIN).floor() * _DENSITY_BIN
-    binned = rows.filter(pl.col("density") > 0).group_by("triage", low=low).agg(latents=pl.len())
-    return binned.with_columns(high=pl.col("low") + _DENSITY_BIN).sort("low", "triage")
+    binned = rows.lazy().filter(pl.col("density") > 0).group_by("triage", low=low).agg(latents=pl.len())
+    return binned.with_columns(high=pl.col("low") + _DENSITY_BIN).sort("low", "triage").collect(engine="streaming")
 
 
-def triage_shares(rows: pl.DataFrame) -> pl.DataFrame:
+def triage_shares(rows: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Numbers of latents by triage, with the share of all as a label."""
-    share = (100 * pl.col("latents") / rows.height).round(1)
-    return rows.group_by("triage").agg(latents=pl.len()).with_columns(label=pl.format("{} %", share)).sort("triage")
+    share = (100 * pl.col("latents") / pl.col("latents").sum()).round(1)
+    counted = rows.lazy().group_by("triage").agg(latents=pl.len()).collect(engine="streaming")
+    return counted.with_columns(label=pl.format("{} %", share)).sort("triage")
 
 
-def ends_of(rows: pl.DataFrame, metric: str) -> list[int]:
+def ends_of(rows: pl.DataFrame | pl.LazyFrame, metric: str) -> list[int]:
     """The ends of a metric's axis, from 0 to 1 if no value lies beyond."""
-    values = rows.filter(metric=metric)["value"].drop_nulls()
-    return [min(0, *map(floor, values)), max(1, *map(ceil, values))] if len(values) else [0, 1]
+    value = pl.col("value")
+    ends = rows.lazy().filter(metric=metric).select(low=value.min(), high=value.max()).collect(engine="streaming")
+    low, high = ends.row(0)
+    return [0, 1] if low is None else [min(0, floor(low)), max(1, ceil(high))]
 
 
-def histogram_of(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
+def histogram_of(rows: pl.DataFrame | pl.LazyFrame, metric: str) -> pl.DataFrame:
     """Numbers of latents by bin of a metric, for their own explanations and for another's."""
     first, last = ends_of(rows, metric)
     width = (last - first) / _SCORE_BINS
     place = ((pl.col("value") - first) / width + 1e-9).floor().clip(0, _SCORE_BINS - 1)
-    valued = rows.filter(metric=metric).drop_nulls("value")
+    valued = rows.lazy().filter(pl.col("value").is_not_null(), metric=metric)
     binned = valued.group_by(whose(), place=place).agg(latents=pl.len())
     edges = (
         (first + (pl.col("place") + step) * width).round(6).alias(name) for step, name in enumerate(("low", "high"))
     )
-    return binned.select("explanation of", "latents", *edges).sort("explanation of", "low")
+    return binned.select("explanation of", "latents", *edges).sort("explanation of", "low").collect(engine="streaming")
 
 
 def judgement_means(judgements: pl.DataFrame) -> pl.DataFrame:
@@ -223,10 +333,18 @@ def _four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _chart(rows: pl.DataFrame) -> alt.Chart:
+def _chart(rows: pl.DataFrame, height: int | alt.Step = _HEIGHT) -> alt.Chart:
     import altair as alt
 
-    return alt.Chart(rows, width=_WIDTH, height=_HEIGHT)
+    return alt.Chart(rows, width=_WIDTH, height=height)
+
+
+def _tooltip(rows: pl.DataFrame) -> list[alt.Tooltip]:
+    import altair as alt
+
+    return [
+        alt.Tooltip(name, format=".3~g") if kind.is_float() else alt.Tooltip(name) for name, kind in rows.schema.items()
+    ]
 
 
 def _scale(colors: dict[str, str]) -> alt.Scale:

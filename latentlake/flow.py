@@ -95,6 +95,7 @@ class Flow:
         stages = [*self._roots(), *self._data()]
         stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
         stages += [self._explanations(name) for name in self.study.explainers]
+        stages += self._embeddings()
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
@@ -309,6 +310,25 @@ class Flow:
             self._method_version("1", choice),
             {"explainer": name},
         )
+
+    def _embeddings(self) -> list[Stage]:
+        """Explanations as vectors, where the study asks for it; how they are looked for (`Search.query`) changes none."""
+        search = self.study.search
+        if search is None:
+            return []
+        models, code = self._inputs(search), _version("1", self._llms_of(search))
+        return [
+            Stage(
+                f"embeddings/{name}",
+                "embeddings",
+                ("dictionary", "block"),
+                (Input(f"explanations/{name}"), *models),
+                ("embeddings",),
+                code,
+                {"explainer": name},
+            )
+            for name in self.study.explainers
+        ]
 
     def _scores(self, explainer: str, name: str) -> Stage:
         choice = self.study.scorers[name]

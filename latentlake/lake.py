@@ -348,5 +348,6 @@ def _writer_properties(layout: Layout | None) -> WriterProperties:
         compression="ZSTD",
         compression_level=layout.zstd_level,
         max_row_group_size=layout.row_group,
+        default_column_properties=ColumnProperties(dictionary_enabled=False),  # what is in lists cannot be named
         column_properties=columns,
     )

@@ -3,7 +3,7 @@
 import polars as pl
 
 from latentlake.aggregates import aggregates
-from latentlake.view import View
+from latentlake.results import Results
 
 _WHAT = ("hookpoint", "site", "width", "kind", "family", "k")
 _HOW_WELL = ("l0", "variance_unexplained", "cross_entropy_added")
@@ -11,7 +11,7 @@ _GROUP = ["dictionary", "explainer", "scorer", "metric"]
 
 
 def leaderboard(
-    view: View, metric: str = "auroc", explainer: str | None = None, scorer: str | None = None
+    results: Results, metric: str = "auroc", explainer: str | None = None, scorer: str | None = None
 ) -> pl.DataFrame:
     """A row for each dictionary, explainer and scorer; of those of one explainer and scorer the best mean first. The metric
     `main` is each scorer's main one.
@@ -26,7 +26,7 @@ def leaderboard(
     Raises:
         LakeError: there are no scores of that metric, explainer or scorer.
     """
-    found = aggregates(view, metric=metric, explainer=explainer, scorer=scorer)
+    found = aggregates(results, metric=metric, explainer=explainer, scorer=scorer)
     board = found.filter(pl.col("control").is_null()).select(
         *_GROUP, "latents", "mean", "low", "high", "firing_weighted"
     )
@@ -35,9 +35,9 @@ def leaderboard(
         named = rows.select(*_GROUP, *over, pl.col("mean").alias(str(control))).rename(over)
         board = board.join(named.select(*_GROUP, str(control), *over.values()), on=_GROUP, how="left")
     is_explained = pl.col("explanation").is_not_null()
-    explained = view.explanations.group_by("dictionary", "explainer").agg(explained=is_explained.sum())
-    what = view.dictionaries.select("dictionary", *_WHAT, "control")
-    how_well = view.reconstructions.select("dictionary", *_HOW_WELL)
+    explained = results.explanations.group_by("dictionary", "explainer").agg(explained=is_explained.sum())
+    what = results.dictionaries.select("dictionary", *_WHAT, "control")
+    how_well = results.reconstructions.select("dictionary", *_HOW_WELL)
     board = board.join(what.join(how_well, on="dictionary", how="left").collect(), on="dictionary", how="left")
     board = board.join(explained.collect(), on=["dictionary", "explainer"], how="left")
     first = [*_GROUP, *_WHAT, *_HOW_WELL, "control", "explained"]

@@ -9,6 +9,8 @@ from latentlake.flow import Flow
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import Plan
+from latentlake.protocols import Embedder
+from latentlake.search import embedder_of
 from latentlake.study import Study, load_study
 from latentlake.view import View, open_lake
 
@@ -27,6 +29,11 @@ class Opened:
     def view(self) -> View:
         """What is published in the lake; reads no study file."""
         return open_lake(self.uri, self.name)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """What looks for explanations by meaning; paths in the study start at the folder of the study file, there or not."""
+        return embedder_of(self.view, Path(self.study_file).resolve().parent, Path(self.cache))
 
     @cached_property
     def study(self) -> Study:

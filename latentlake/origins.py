@@ -378,12 +378,25 @@ class Origins:
         return checkpoint.hookpoints(self.subject.path)
 
     def _model(self, reference: str, revision: str | None) -> ModelFacts:
-        path = checkpoint.locate(reference, self.study.home, revision)
-        root = path if path.is_dir() else path.parent
-        return ModelFacts(reference, path, self._digest(root, checkpoint.files(path)))
+        return model_facts(reference, revision, self.study.home, self._facts)
 
     def _digest(self, root: Path, files: list[Path]) -> str:
-        return digest([[file.relative_to(root).as_posix(), self._facts.sha256(file)] for file in files])
+        return _digest_of(root, files, self._facts)
+
+
+def model_facts(reference: str, revision: str | None, home: Path, facts: FileFacts) -> ModelFacts:
+    """A model that lies here, found and digested. ``home``: the folder where relative paths start.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = checkpoint.locate(reference, home, revision)
+    root = path if path.is_dir() else path.parent
+    return ModelFacts(reference, path, _digest_of(root, checkpoint.files(path), facts))
+
+
+def _digest_of(root: Path, files: list[Path], facts: FileFacts) -> str:
+    return digest([[file.relative_to(root).as_posix(), facts.sha256(file)] for file in files])
 
 
 def _hookpoints(choice: Dictionary) -> list[str]:

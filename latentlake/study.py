@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from latentlake.choices import Choices, EmbedderNameOrNone, Name, Positive
+from latentlake.choices import Choices, EmbedderName, EmbedderNameOrNone, Name, Positive
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
@@ -74,6 +74,15 @@ class Logits(Choices):
     """
 
     k: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
+class Search(Choices):
+    """How explanations are found by meaning. ``embedder``: what makes vectors of them, and of what is looked for. ``query``: put
+    before the latter, for embedders that want an instruction; explanations are embedded as they stand.
+    """
+
+    embedder: EmbedderName
+    query: str = ""
 
 
 class Sample(Choices):
@@ -200,7 +209,8 @@ class Study(Choices):
 
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
     ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
-    ``neighbours``: which latents are near to one another; ``logits``: which tokens they promote; null: that is not asked.
+    ``neighbours``: which latents are near to one another; ``logits``: which tokens they promote; ``search``: explanations as
+    vectors, to be found by meaning; null: that is not asked.
     """
 
     name: Name
@@ -219,6 +229,7 @@ class Study(Choices):
     llms: dict[Name, LLMChoice] = {}
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
+    search: Search | None = None
     budget: Budget = Budget()
     checks: Checks = Checks()
 
@@ -288,6 +299,8 @@ class Study(Choices):
         for section, entries in sections.items():
             for name, entry in entries.items():
                 self._check(f"{section}.{name}", entry)
+        if self.search is not None:
+            self._check("search", self.search)
         return self
 
     @model_validator(mode="after")

@@ -55,6 +55,11 @@ class View:
         """The row of ``studies`` that holds at the moment of the view; None before there was one."""
         return self._once("study", self.catalog.present_study, "studies")
 
+    @property
+    def uri(self) -> str:
+        """Where the lake is."""
+        return self.lake.uri
+
     def past_calls(self) -> pl.LazyFrame:
         """Rows of ``calls``, failures that were made up for later among them: what was paid for."""
         return self._before("calls", "created_at")

@@ -155,7 +155,7 @@ def preview(event: dg.AssetMaterialization) -> str:
 def test_previews_of_scores_hold_a_chart_of_more_than_a_few_latents(
     tables: dict[str, pl.DataFrame], materialized: Workbench
 ) -> None:
-    whole = scores._preview(study().scorers["embedding"], lambda name: tables[name].lazy())
+    whole = scores._preview(study().scorers["embedding"], None, lambda name: tables[name].lazy())
     assert shown(whole) is not None
     assert "| metric | control | mean |" in whole
     assert not any(IMAGE.search(preview(event)) for event in events(materialized, "scores/default/embedding"))
@@ -167,7 +167,7 @@ def test_without_the_extra_there_are_previews_without_charts(
     for missing in ("altair", "vl_convert"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, missing, None)
-            told = scores._preview(study().scorers["embedding"], lambda name: tables[name].lazy())
+            told = scores._preview(study().scorers["embedding"], None, lambda name: tables[name].lazy())
             assert not IMAGE.search(told)
             assert "| metric | control | mean |" in told
 

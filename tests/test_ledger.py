@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from latentlake import ledger as module
+from latentlake.called import with_calls
 from latentlake.engines.seeds import seed_of
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
@@ -32,7 +33,6 @@ from latentlake.protocols import (
     Score,
     settings_of,
 )
-from latentlake.trace import _with_calls
 from latentlake.upkeep import maintain
 from latentlake.view import View
 
@@ -283,7 +283,7 @@ def test_of_a_chat_every_message_is_kept_once_and_a_trace_gives_it_back(lake: La
     assert prompts.height == 3 + 1 + 3 + 2 + 2
     keys = pl.DataFrame({"call": [call_key("rev1", each.call) for each in (chats[1], bare, plain)]})
     assert keys["call"].is_unique().all()
-    texts = _with_calls(View(lake), keys)["prompt_text"].to_list()
+    texts = with_calls(View(lake), keys)["prompt_text"].to_list()
     assert texts == [
         "[system]\nBe brief.\n[user]\noak, elm\n[assistant]\ntrees\n[user]\nIn common: own 1",
         "[user]\nIn common: own 0",

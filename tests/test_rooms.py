@@ -68,6 +68,16 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("coders", "digest", "errors", "hub", "protocols", "registry", "study_dictionaries")
     ],
     "latentlake/coders/formats": [f"latentlake.{name}" for name in ("coders", "errors", "registry")],
+    "latentlake/pages": [
+        f"latentlake.{name}" for name in ("aggregates", "charts", "marking", "pages", "sampling.texts", "scorers", "trace")
+    ],
+    "latentlake/explorer": [
+        f"latentlake.{name}"
+        for name in (
+            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
+            "protocols", "registry", "scorers", "search", "trace", "view",
+        )
+    ],
     "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
@@ -116,8 +126,14 @@ def test_a_stage_does_not_import_another() -> None:
     assert not {name for path in stages for name in imports(path) if name.startswith("latentlake.stages")}
 
 
-@pytest.mark.parametrize("room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "prompts", "sampling", "scorers", "stages"))])  # fmt: skip
+_PACKAGES = (
+    "coders", "coders/formats", "corpora", "engines", "explainers", "pages", "prompts", "sampling", "scorers", "stages",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "room", ["latentlake", "assets", "resources", "jobs", *(f"latentlake/{name}" for name in _PACKAGES)]
+)
 def test_a_room_says_what_belongs_in_it(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None

@@ -15,7 +15,7 @@ from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.trace import Trace, _ranked, trace
+from latentlake.trace import Trace, ranked, trace, traces
 from tests.workbench import LATENTS, Workbench
 
 WINDOW = ["shard", "context", "start"]
@@ -64,6 +64,51 @@ def test_replies_are_those_of_the_ledger(materialized: Workbench, frame: str) ->
     assert rows.height
     for row in rows.iter_rows(named=True):
         assert {name: row[name] for name in columns} == {name: ledger[row["call"]][name] for name in columns}
+
+
+def test_latents_read_together_are_as_read_one_by_one(materialized: Workbench) -> None:
+    view, latents = materialized.view(), [*reversed(chosen(materialized)), skipped(materialized)]
+    together = traces(view, "one", latents)
+    assert [each.latent for each in together] == latents
+    for each in together:
+        (alone,) = traces(view, "one", [each.latent])
+        for name, rows in vars(each).items():
+            if isinstance(rows, pl.DataFrame) and name != "versions":
+                assert rows.equals(getattr(alone, name)), name
+
+
+def skipped(bench: Workbench) -> int:
+    return int(bench.view().latents.filter(~pl.col("is_chosen")).select("latent").collect()["latent"][0])
+
+
+def test_of_a_latent_that_was_not_chosen_there_are_statistics_alone(materialized: Workbench) -> None:
+    (found,) = traces(materialized.view(), "one", [skipped(materialized)])
+    assert found.latents["reason"].item()
+    assert all(
+        getattr(found, name).is_empty() for name in ("scores", "judgements", "explanations", "examples", "costs")
+    )
+
+
+def test_costs_are_those_of_the_calls_made_for_the_latent(materialized: Workbench) -> None:
+    found = traced(materialized)
+    keys = {*found.judgements["call"].drop_nulls(), *found.hypotheses["call"].drop_nulls()}
+    calls = materialized.view().calls.filter(pl.col("key").is_in(keys), latent=found.latent).collect()
+    assert dict(found.costs.select("asset", "calls").iter_rows()) == dict(calls.group_by("asset").len().iter_rows())
+    assert found.costs["tokens_in"].sum() == calls["tokens_in"].sum() > 0
+
+
+def test_neighbours_come_nearest_first_with_what_is_said_of_them(materialized: Workbench) -> None:
+    materialized.study["neighbours"] = {"k": 30}
+    materialized.run()
+    view = materialized.view()
+    said = view.explanations.filter(explainer=next(iter(json.loads((view.study or {})["choices"])["explainers"])))
+    texts = dict(said.select("latent", "explanation").collect().iter_rows())
+    found = [each.neighbours for each in traces(view, "one", chosen(materialized))]
+    assert any(rows["explanation"].count() for rows in found)
+    for rows in found:
+        nearness = rows["decoder_cosine"].fill_null(-2).to_list()
+        assert nearness == sorted(nearness, reverse=True)
+        assert rows["explanation"].to_list() == [texts.get(each) for each in rows["neighbour"]]
 
 
 def test_a_control_shows_the_explanation_of_the_other_latent(materialized: Workbench) -> None:
@@ -291,24 +336,25 @@ def test_simulated_windows_are_told_by_their_most_active_tokens() -> None:
     )
 
 
-def test_labels_without_probabilities_are_ranked_and_told() -> None:
+def test_labels_without_probabilities_areranked_and_told() -> None:
     labels = pl.DataFrame(
         {
             **dict.fromkeys(("explainer", "scorer", "control", "probability", "measure"), [None] * 4),
+            "latent": [7] * 4,
             "is_activating": [True, True, False, False],
             "prediction": [True, False, False, True],
             **{name: [0, 1, 2, 3] for name in WINDOW},
         },
         schema_overrides={"probability": pl.Float64, "measure": pl.Float64},
     )
-    ranked = _ranked(labels)
-    assert dict(ranked.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
+    found = ranked(labels)
+    assert dict(found.select("context", "misranked").iter_rows()) == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.75}
     row = {
         "source": "quantiles",
         "decile": 1,
         "simulated": None,
         "target": None,
         "error": None,
-        **ranked.row(0, named=True),
+        **found.row(0, named=True),
     }
     assert trace_command._judged(row) == "fires (decile 1), judged no, misranked 0.75"

@@ -7,34 +7,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.prove.chromium import browser
 from tests.prove.daemon import IN_PROGRESS
 from tests.prove.tiny import Tiny, tiny_study
 from tests.workbench import EVERYTHING
 
 ASSET = "scores/default/detection"
-SECONDS = 180  # for a page, on a busy machine
-
-
-@contextmanager
-def browser() -> Iterator[Page]:
-    """A page of a browser without a window."""
-    path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    if not Path(path).exists():
-        pytest.fail(f"there is no browser at {path}: apt-get install chromium, or name another one in CHROMIUM")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1600, "height": 1000})
-        page.set_default_timeout(SECONDS * 1000)
-        expect.set_options(timeout=SECONDS * 1000)
-        yield page
-        chromium.close()
 
 
 class Clicks:

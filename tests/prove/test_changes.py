@@ -18,7 +18,7 @@ SCORES = {**{f"scores/default/{scorer}": 2 for scorer in ("embedding", "surprisa
 SMALL = {"scores/default/small": 2}
 BELOW = {
     "logits": 2, "examples/strong": 2, "examples/select": 2, "examples/test": 2, "explanations/tokens": 2,
-    "explanations/default": 2, "scores/tokens/embedding": 2, **SCORES,
+    "explanations/default": 2, "embeddings/tokens": 2, "embeddings/default": 2, "scores/tokens/embedding": 2, **SCORES,
 }  # fmt: skip
 CHECKED = {"reconstructions": 1}
 NEAR = {"neighbours": 2}
@@ -91,7 +91,7 @@ CHANGES: list[tuple[Callable[[Quickstart], None], dict[str, int]]] = [
     (comment, {}),
     (prompt_of_detection, {"scores/default/detection": 2, "agreements": 1}),
     (scorer_added, {**SMALL, "agreements": 1}),
-    (prompt_of_explainer, {"explanations/default": 2, **SCORES, **SMALL}),
+    (prompt_of_explainer, {"explanations/default": 2, "embeddings/default": 2, **SCORES, **SMALL}),
     (shard_added_doubling, {"contexts": 1, "activations": 1}),
     (refresh_all, {**CHECKED, **NEAR, "latents": 2, **BELOW, **SMALL}),
     (shard_added_all, {"contexts": 1, "activations": 1, **CHECKED, **NEAR, "latents": 2, **BELOW, **SMALL}),
