@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import listdir
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -217,8 +218,9 @@ class Lake:
     def version(self, table: str) -> int | None:
         """The newest version of a table, None where there is none."""
         if self.is_local:  # names of commits say it; opening a table reads them, ten times as long
-            names = [path.name for path in Path(self.path(table), "_delta_log").glob("*") if path.name[:20].isdigit()]
-            return max((int(name[:20]) for name in names), default=None)
+            log = Path(self.path(table), "_delta_log")
+            numbers = [name[:20] for name in listdir(log)] if log.is_dir() else []
+            return max((int(number) for number in numbers if number.isdigit()), default=None)
         delta = self._open(table, is_listed=False)
         return None if delta is None else delta.version()
 

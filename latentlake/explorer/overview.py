@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from latentlake import charts
-from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics
+from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
 from latentlake.agreement import agreements_of
 from latentlake.catalog import BUILDING
 from latentlake.costs import costs
@@ -150,7 +150,7 @@ def by_density(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
 @published
 def by_decile(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
     """Mean score of windows of one decile of activation against all others, by explainer, a line a scorer."""
-    rows = aggregates(view, by="decile", metric=MAIN).filter(pl.col("control").is_null(), dictionary=dictionary)
+    rows = own_means(view, by="decile", metric=MAIN).filter(dictionary=dictionary)
     return _by_explainer(rows.with_columns(pl.col("decile") + 1), "decile", "decile of activation, 1 the weakest")
 
 
