@@ -44,7 +44,6 @@ class Beside:
     def _storage(self) -> FileSystem:
         """The folder, wherever the lake lies."""
         if self._lake.is_local:
-            Path(self._address).mkdir(parents=True, exist_ok=True)
             return SubTreeFileSystem(str(Path(self._address).resolve()), LocalFileSystem())
         return PyFileSystem(self._store)
 
@@ -55,6 +54,7 @@ class Beside:
         if not self._lake.is_local:
             self._store.put(name, source)
             return
+        Path(self._address).mkdir(parents=True, exist_ok=True)
         aside = f"{_UNFINISHED}{uuid4().hex}"
         with self._storage.open_output_stream(aside) as target:
             shutil.copyfileobj(source, target, _PIECE)
