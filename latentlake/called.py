@@ -10,9 +10,8 @@ _COST = ("tokens_in", "tokens_cached", "tokens_out", "seconds", "price", "asset"
 
 def with_calls(results: Results, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with the call that each names: its prompt in full, the raw reply, and what it took."""
-    # Filters, where a semi join says the same: they reach the files, past what a view does to repeated keys.
     keys = rows["call"].drop_nulls().unique().to_list()
-    calls = results.calls.filter(pl.col("key").is_in(keys)).select("prompt", *_CALL, *_COST).collect()
+    calls = results.answers(keys, rows["latent"].unique().to_list()).select("prompt", *_CALL, *_COST)
     asked = calls.join(_prompts(results, calls["prompt"]), on="prompt", how="left").drop("prompt")
     return rows.join(asked, left_on="call", right_on="key", how="left", maintain_order="left")
 

@@ -1,6 +1,7 @@
 """What pages and figures read results through: a lake as readers see it, or what a stage is given."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import polars as pl
@@ -23,6 +24,10 @@ class Results(Protocol):
 
     def latest(self) -> pl.DataFrame:
         """The latest row of each partition, as the table ``partitions`` has it."""
+        ...
+
+    def answers(self, keys: Sequence[str], latents: Sequence[int]) -> pl.DataFrame:
+        """Rows of ``calls`` with some keys, one each, of which most were first made for some latents."""
         ...
 
     def __getattr__(self, table: str) -> pl.LazyFrame: ...

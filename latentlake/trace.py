@@ -182,10 +182,11 @@ def _costs(
 ) -> pl.DataFrame:
     """What the calls that rows name and that were first made for their latents took, by asset."""
     keys = pl.concat([rows["call"] for rows in named]).drop_nulls().unique().to_list()
-    own = (pl.col("dictionary").is_in(dictionary), pl.col("latent").is_in(latents), pl.col("key").is_in(keys))
+    own = (pl.col("dictionary").is_in(dictionary), pl.col("latent").is_in(latents))
     sums = ["tokens_in", "tokens_cached", "tokens_out", "seconds"]
     return (
-        results.calls.filter(own)
+        results.answers(keys, latents)
+        .filter(own)
         .group_by("latent", "asset")
         .agg(
             pl.len().alias("calls"),
@@ -193,7 +194,6 @@ def _costs(
             pl.when(pl.col("price").count() > 0).then(pl.sum("price")).alias("price"),
         )
         .sort("latent", "asset")
-        .collect()
     )
 
 
