@@ -10,11 +10,12 @@ import dagster as dg
 from latentlake import stages
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
+from latentlake.reported import FILE
 
 
 def address(lake: Lake, stage: Stage) -> Mapping[str, Any]:
-    """Metadata: where the table is that is read downstream."""
-    path = lake.path(stage.tables[0])
+    """Metadata: where the table is that is read downstream, or the report itself."""
+    path = lake.beside(FILE) if stage.kind == "report" else lake.path(stage.tables[0])
     return {"dagster/uri": Path(path).resolve().as_uri() if lake.is_local else path}
 
 
