@@ -281,7 +281,9 @@ def test_of_a_chat_every_message_is_kept_once_and_a_trace_gives_it_back(lake: La
     prompts = lake.scan("prompts").collect()
     assert prompts["prompt"].is_unique().all()
     assert prompts.height == 3 + 1 + 3 + 2 + 2
-    keys = pl.DataFrame({"call": [call_key("rev1", each.call) for each in (chats[1], bare, plain)]})
+    keys = pl.DataFrame(
+        {"call": [call_key("rev1", each.call) for each in (chats[1], bare, plain)], "latent": [1, 3, 4]}
+    )
     assert keys["call"].is_unique().all()
     texts = with_calls(View(lake), keys)["prompt_text"].to_list()
     assert texts == [
