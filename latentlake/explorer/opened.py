@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from latentlake.view import View
@@ -40,9 +41,11 @@ def embedder() -> Embedder:
 
 def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
     """A function of a view that is called once for the same arguments, as long as nothing is written to some tables: nothing is
-    published before ``partitions`` says so."""
+    published before ``partitions`` says so. Who asks while another's answer is on its way waits for that."""
 
     def remember(function: Reader[P, R]) -> Reader[P, R]:
+        one = Lock()
+
         @lru_cache(maxsize=_MOST)
         def answer(versions: tuple[int | None, ...], view: View, arguments: Any, named: Any) -> R:
             return function(view, *arguments, **dict(named))
@@ -50,7 +53,8 @@ def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
         @wraps(function)
         def asked(view: View, /, *arguments: P.args, **named: P.kwargs) -> R:
             versions = tuple(view.lake.version(table) for table in tables)
-            found: R = answer(versions, view, arguments, tuple(named.items()))
+            with one:
+                found: R = answer(versions, view, arguments, tuple(named.items()))
             return found
 
         return asked

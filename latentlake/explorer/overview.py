@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -188,6 +190,23 @@ def spent(view: View) -> pl.DataFrame:
     return rows.select(
         "asset", "model", "calls", "failed", "tokens_in", "tokens_cached", "tokens_out", "seconds", "price"
     )
+
+
+def read_ahead(view: View) -> None:
+    """Read what the overview shows first, so that whoever comes finds it read."""
+    if view.study is None:
+        return
+    dictionary = next(iter(choices_of(view)["dictionaries"]))
+    for whole in (facts, board, spent):
+        _tried(whole, view)
+    for part in (firing, against_controls, distributions, by_density, by_decile, agreements):
+        _tried(part, view, dictionary)
+
+
+def _tried(read: Callable[..., object], *arguments: object) -> None:
+    """What is not there yet is said to who asks for it."""
+    with suppress(LakeError):
+        read(*arguments)
 
 
 def judge(scorer: str, explainer: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from marimo import create_asgi_app
 
 from latentlake import charts
-from latentlake.explorer import opened, pages  # noqa: F401  pages: so that no session waits for what they import
+from latentlake.explorer import opened, overview, pages  # noqa: F401  pages: so that no session waits for what they import
 
 if TYPE_CHECKING:
     from latentlake.protocols import Embedder
@@ -39,5 +40,6 @@ def serve(view: View, embedder: Callable[[], Embedder], host: str, port: int, an
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}"
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        Thread(target=overview.read_ahead, args=(view,), daemon=True).start()  # meanwhile the browser loads marimo
         announce(address)  # connections wait from now on
         server.run([listening])
