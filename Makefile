@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test prove ui explore check bench docs
+.PHONY: run test prove ui explore pictures check bench docs
 
 run: .venv/installed .dagster/dagster.yaml  ## materialize the study and show what came out
 	.venv/bin/python -m jobs.run
@@ -20,6 +20,10 @@ ui: .venv/installed .dagster/dagster.yaml  ## the Dagster UI on the same lake an
 
 explore: .venv/installed  ## the results in a browser: overview, search, a page for each latent
 	.venv/bin/latentlake explore
+
+pictures: .venv/installed .dagster/dagster.yaml  ## the pictures of README.md, of what `make run` made; needs Debian's chromium
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[prove]'
+	.venv/bin/python -m tests.prove.pictures
 
 check: .venv/installed  ## lint and types
 	.venv/bin/ruff check .

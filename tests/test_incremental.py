@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,8 +13,10 @@ from jobs.groups import asset_jobs
 from jobs.incremental import Launcher, new_shards, next_stage, nightly
 from latentlake.errors import LatentlakeError
 from latentlake.study import load_study
+from resources.lake import LakeResource
 from tests.workbench import EVERYTHING, FakeModels, Workbench
 
+ROOT = Path(__file__).parents[1]
 NIGHT = datetime(2026, 1, 2, 2, tzinfo=UTC)
 
 
@@ -232,3 +235,11 @@ def test_schedule_and_sensor_are_off_until_they_are_switched_on(workbench: Workb
         "new_shards": "STOPPED",
         "next_stage": "RUNNING",
     }
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "study.yaml", *sorted(ROOT.glob("studies/*.yaml"))], ids=lambda path: path.stem
+)
+def test_dagster_takes_every_study_of_ours(path: Path, tmp_path: Path) -> None:
+    definitions = build_definitions(load_study(path), lake=LakeResource(uri=str(tmp_path / "lake")))
+    assert definitions.get_repository_def().assets_defs_by_key
