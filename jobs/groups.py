@@ -38,8 +38,8 @@ def stages_of(flow: Flow, job: str) -> list[Stage]:
 
 
 def asset_jobs(flow: Flow) -> dict[str, UnresolvedAssetJobDefinition]:
-    """The jobs in the UI, by name. Dagster has them only of assets that are partitioned alike, and none that is called like one of
-    these; the others are for the run entry, and in the UI assets of all kinds are materialized from the graph.
+    """The jobs in the UI, by name. Dagster has them only of assets that are partitioned alike, and none that is called like an
+    asset; the others are for the run entry, and in the UI assets of all kinds are materialized from the graph.
     """
     selected = {name: _by_blocks(flow, name) for name in JOBS}
     return {
