@@ -1,9 +1,10 @@
 """What the explorer takes on a large lake, in a browser: ``python -m benchmarks.explorer LAKE [--times N]``.
 
 Starts `latentlake explore` on a lake (of `benchmarks.biglake`, say) and opens it in Debian's chromium, or the one that CHROMIUM
-names. Prints seconds: from the start to the server's first answer; from there to the whole overview, in a server that has read
-nothing yet, and again; to a latent's page by its link, in a new window; and by a click on a hit. What a latent's page shows is
-of a latent that was not asked for before.
+names. Prints seconds: from the start to the server's first answer; from there to what the study is, and to the whole overview,
+in a server that has read nothing yet, and again; to a page that reads nothing and says so, which is what marimo takes; to a
+latent's page by its link; all these in windows that hold nothing of before; and by a click on a hit. What a latent's page shows
+is of a latent that was not asked for before.
 """
 
 import argparse
@@ -45,11 +46,13 @@ def server(lake: str) -> Iterator[tuple[str, float]]:
             process.terminate()
 
 
-def overview(browser: Browser, address: str) -> float:
-    """Seconds until the whole of it is there, the last table too."""
+def overview(browser: Browser, address: str) -> tuple[float, float]:
+    """Seconds until what the study is is there, and until the whole is, the last table too."""
     page = browser.new_page()
     began = time.perf_counter()
     page.goto(address)
+    expect(page.get_by_text("last published")).to_be_visible()
+    first = time.perf_counter() - began
     expect(page.get_by_role("heading", name="Costs")).to_be_visible()
     for title in (
         "How often latents fire",
@@ -58,6 +61,17 @@ def overview(browser: Browser, address: str) -> float:
         "Scorers against each other",
     ):
         expect(page.get_by_role("heading", name=title)).to_be_visible()
+    took = time.perf_counter() - began
+    page.close()
+    return first, took
+
+
+def nothing(browser: Browser, address: str) -> float:
+    """Seconds until a page that reads nothing is there."""
+    page = browser.new_page()
+    began = time.perf_counter()
+    page.goto(f"{address}/?page=latent&dictionary=nowhere")
+    expect(page.get_by_text("nowhere").first).to_be_visible()
     took = time.perf_counter() - began
     page.close()
     return took
@@ -117,8 +131,13 @@ def main() -> None:
         path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         report("from the start to the first answer", [started])
-        report("overview, the first", [overview(browser, address)])
-        report("overview, the next", [overview(browser, address) for _ in range(given.times)])
+        first, whole = overview(browser, address)
+        report("the first page, what the study is", [first])
+        report("the first page, the whole overview", [whole])
+        again = [overview(browser, address) for _ in range(given.times)]
+        report("again, what the study is", [each[0] for each in again])
+        report("again, the whole overview", [each[1] for each in again])
+        report("a page that reads nothing", [nothing(browser, address) for _ in range(given.times)])
         report("a latent by link", [by_link(browser, address, *each) for each in drawn])
         listed, clicked = by_click(browser, address, given.times)
         report("hits, the first page", [listed])
