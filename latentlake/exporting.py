@@ -1,10 +1,7 @@
 """Results of a lake written in a form that other tools read: whole or not at all, with what they were made from beside them."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,11 @@ import polars as pl
 
 from latentlake.digest import digest
 from latentlake.errors import LakeError, nearest
+from latentlake.exports import PROVENANCE
 from latentlake.exports.given import Given
+from latentlake.files import require_room, whole
 from latentlake.registry import EXPORTS
 from latentlake.results import Results
-
-PROVENANCE = "provenance.json"
 
 
 def export(
@@ -40,11 +37,13 @@ def export(
         LakeError: there is no such form, dictionary or explainer, nothing is explained yet, or the folder holds something.
     """
     kind = EXPORTS[form]
-    _require_room(folder, overwrite)
+    require_room(folder, overwrite, PROVENANCE)
     given = _given(results, dictionaries, explainers, model, licence, watch)
-    with _whole(folder) as made:
+    with whole(folder) as made:
         kind().write(given, made)
-        (made / PROVENANCE).write_text(json.dumps(given.provenance, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        (made / PROVENANCE).write_text(
+            json.dumps(given.provenance, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        )
     return folder
 
 
@@ -63,7 +62,9 @@ def _given(
     for section, kind, names in (("dictionaries", "dictionary", dictionaries), ("explainers", "explainer", explainers)):
         for name in names:
             if name not in choices[section]:
-                raise LakeError(f"the study {choices['name']!r} has no {kind} {name!r}{nearest(name, choices[section])}")
+                raise LakeError(
+                    f"the study {choices['name']!r} has no {kind} {name!r}{nearest(name, choices[section])}"
+                )
     wanted = [name for name in choices["dictionaries"] if name in dictionaries or not dictionaries]
     own = [name for name in choices["explainers"] if name in explainers or not explainers]
     rows = results.dictionaries.filter(pl.col("dictionary").is_in(wanted)).sort("dictionary").collect()
@@ -132,40 +133,3 @@ def _version() -> str:
         return version("latentlake")
     except PackageNotFoundError:  # run from a checkout
         return "unknown"
-
-
-def _require_room(folder: Path, overwrite: bool) -> None:
-    """The folder is not there, empty, or an export that may be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir():
-        raise LakeError(f"{folder} is a file; name a folder to write into")
-    if not overwrite:
-        raise LakeError(f"the folder {folder} is not empty; name another, or replace an export that is there by --overwrite")
-    if not (folder / PROVENANCE).is_file():
-        raise LakeError(
-            f"the folder {folder} holds something else than an export: there is no {PROVENANCE}; name another folder"
-        )
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is wanted, moved into its place at the end; after a failure nothing is left of it."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made, old = (folder.with_name(f".{folder.name}.{what}.{os.getpid()}") for what in ("new", "old"))
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    try:
-        yield made
-        if folder.exists():
-            folder.rename(old)
-        made.rename(folder)
-    except BaseException as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        if isinstance(error, OSError):
-            raise LakeError(f"cannot write into {folder}: {error}; see to the room and the rights there") from error
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from latentlake.exports.given import Given
 
+PROVENANCE = "provenance.json"  # what the files beside it were made from
+
 
 @dataclass(frozen=True)
 class Said:

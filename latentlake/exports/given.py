@@ -70,7 +70,9 @@ class Part:
         own: list[Any] = [pl.col("latent").is_between(self.latents.start, self.latents.stop - 1)]
         if "explainer" in columns:
             own.append(pl.col("explainer").is_in([*self.given.explainers, NONE]))
-        found: pl.LazyFrame = getattr(self.given.results, table).filter(*own, dictionary=self.name, block=self.block)
+        if "block" in columns:
+            own.append(pl.col("block") == self.block)
+        found: pl.LazyFrame = getattr(self.given.results, table).filter(*own, dictionary=self.name)
         return found.sort("latent", *order, nulls_last=False).collect()
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import polars as pl
 
 from latentlake.errors import InputError
-from latentlake.exports import Entry, Form, LeftOut, Rated, Said
+from latentlake.exports import PROVENANCE, Entry, Form, LeftOut, Rated, Said
 from latentlake.exports.given import Given
 from latentlake.exports.text import as_json, latent_of, number_of, read_json
 from latentlake.registry import EXPORTS
@@ -66,7 +66,7 @@ class Paper(Form):
     def read(self, path: Path) -> Iterator[Entry]:
         """Each file below a folder, or one file. What folders are called says where its entries are from."""
         files = [path] if path.is_file() else sorted(path.rglob("*.json"))
-        files = [file for file in files if file.name != "provenance.json"]
+        files = [file for file in files if file.name != PROVENANCE]
         if not files:
             raise InputError(f"{path} holds no file like model.layers.9{_END}; name the folder of the release")
         for file in files:
@@ -79,7 +79,9 @@ class Paper(Form):
             yield from _entries(file, rows, folders[is_scores:], module, is_scores)
 
 
-def _entries(file: Path, rows: Mapping[str, Any], folders: tuple[str, ...], module: str, is_scores: bool) -> Iterator[Entry]:
+def _entries(
+    file: Path, rows: Mapping[str, Any], folders: tuple[str, ...], module: str, is_scores: bool
+) -> Iterator[Entry]:
     first = folders[0] if folders else ""
     scorer = folders[1] if is_scores and len(folders) > 2 else "score"
     source = "/".join((*folders[1 + (scorer != "score") :], module))
@@ -100,5 +102,3 @@ def _module(dictionary: Mapping[str, Any]) -> str:
     """A hookpoint as the release calls it: the model's own module."""
     module = dictionary["module"] or dictionary["dictionary"]
     return f"model.{str(module).removesuffix('.output')}".replace("/", "-")
-
-
