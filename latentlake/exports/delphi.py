@@ -68,6 +68,9 @@ class Delphi(Form):
 
 def _modules(given: Given) -> dict[str, str]:
     """What each dictionary is called there: the hookpoint that it reads, or its own name where others read it too."""
+    points = {each["dictionary"]: each["hookpoint"] for each in given.dictionaries}
+    readers = Counter(points.values())
+    return {name: point if point and readers[point] == 1 else name for name, point in points.items()}
 
 
 def _write(path: Path, value: Any) -> None:
