@@ -80,7 +80,8 @@ def _card(given: Given, n: int) -> str:
         ],
     }
     coders = "\n".join(
-        f"| `{each['dictionary']}` | {_cell(each['hookpoint'])} | {_cell(each['kind'])} | {each['width']:,} | `{each['digest']}` |"
+        f"| `{each['dictionary']}` | {_cell(each['hookpoint'])} | {_cell(each['kind'])} | {each['width']:,} | "
+        f"`{each['digest']}` |"
         for each in given.dictionaries
     )
     subjects = "\n".join(f"- the model: `{each['reference']}`, digest `{each['digest']}`" for each in facts["subject"])
@@ -95,7 +96,7 @@ def _card(given: Given, n: int) -> str:
 # Explanations of latents: {name}
 
 What the latents of sparse coders of a language model stand for, in words, with scores of how well these fit, as
-[latentlake](https://pypi.org/project/latentlake/) {facts["version"]} made them by the method of
+latentlake {facts["version"]} made them by the method of
 [arXiv 2410.13928](https://arxiv.org/abs/2410.13928). Explanations and labels of language models can be wrong: read a score beside
 those of its controls, `shuffled` and `empty`.
 
