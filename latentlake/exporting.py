@@ -11,7 +11,7 @@ import polars as pl
 from latentlake.digest import digest
 from latentlake.errors import LakeError, nearest
 from latentlake.exports import PROVENANCE
-from latentlake.exports.given import Given
+from latentlake.exports.given import Given, short
 from latentlake.files import require_room, whole
 from latentlake.registry import EXPORTS
 from latentlake.results import Results
@@ -80,16 +80,11 @@ def _given(
         choices,
         rows.to_dicts(),
         own,
-        model or _name_of(choices["subject"]["model"]),
+        model or short(choices["subject"]["model"]),
         licence,
         _provenance(results, choices, present["study"], wanted, own, subject, rows),
         watch,
     )
-
-
-def _name_of(reference: str) -> str:
-    """What a model is called without its owner and folders."""
-    return reference.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _provenance(

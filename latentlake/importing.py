@@ -185,12 +185,14 @@ def _longest(longest: int, scorer: str | None) -> dict[str, int]:
 
 
 def _named(labels: set[str], name: str) -> dict[str, str]:
-    """A name for each explainer of a form."""
+    """A name for each explainer of a form: of what the form calls it the first word, where that tells them apart."""
     if len(labels) == 1:
         return dict.fromkeys(labels, name)
     found: dict[str, str] = {}
+    firsts = {label.partition(" ")[0] for label in labels}
     for label in sorted(labels):
-        own = wanted = f"{name}_{_slug(label)}".rstrip("_")
+        short = label.partition(" ")[0] if len(firsts) == len(labels) else label
+        own = wanted = f"{name}_{_slug(short)}".rstrip("_")
         n = 1
         while own in found.values():
             n += 1

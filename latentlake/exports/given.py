@@ -44,10 +44,10 @@ class Given:
         )
 
     def llm_of(self, section: str, method: str) -> str | None:
-        """Where the model is that a method asks or embeds with; None where it asks none."""
+        """What the model is called that a method asks or embeds with; None where it asks none."""
         choice = self.choices[section][method]
         names = [choice.get(key) for key in ("llm", "embedder") if choice.get(key)]
-        return self.choices["llms"][names[0]]["model"] if names else None
+        return short(self.choices["llms"][names[0]]["model"]) if names else None
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Part:
             own.append(pl.col("block") == self.block)
         found: pl.LazyFrame = getattr(self.given.results, table).filter(*own, dictionary=self.name)
         return found.sort("latent", *order, nulls_last=False).collect()
+
+
+def short(reference: str) -> str:
+    """What a model is called, without its owner and folders."""
+    return reference.rstrip("/").rsplit("/", 1)[-1]
 
 
 def by_latent(rows: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
