@@ -317,9 +317,15 @@ def lake_of(texts: list[str | None], **frames: pl.LazyFrame) -> Any:
     said = [
         {**place, "explainer": "default", "latent": latent, "explanation": text} for latent, text in enumerate(texts)
     ]
-    latents = [
-        {**place, "latent": latent, "histogram": [0] * 10, "max_activation": 0.0} for latent in range(len(texts))
-    ]
+    nothing = {
+        "n_tokens": 0,
+        "n_contexts": 0,
+        "density": 0.0,
+        "max_activation": 0.0,
+        "histogram": [0] * 10,
+        "top_tokens": [],
+    }
+    latents = [{**place, "latent": n, **nothing, "triage": "ok", "is_chosen": True} for n in range(len(texts))]
     rows = {table: frame(table) for table in TABLES}
     rows["dictionaries"] = frame(
         "dictionaries",
@@ -491,6 +497,7 @@ def test_anyones_parquet_is_read(tmp_path: Path) -> None:
     assert (said.source, said.latent, said.explanation, said.extra) == ("one", 1, "a", {"who": "me"})
 
 
+NOTE = {"modelId": "m", "layer": "1-s", "index": "3", "description": "a note"}
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no JSON": ("delphi", {"explanations/layers.1_latent3.txt": b"of three"}, r"layers\.1_latent3\.txt is not JSON"),
     "no text": ("delphi", {"explanations/layers.1_latent3.txt": ["a"]}, "an explanation must be a JSON text, and is"),
@@ -524,7 +531,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "line 2, field 'index': it must be the number of a latent, and is '-3'",
     ),
     "no object": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": gzip.compress(b"[1]\n")}, "line 1: it must be an obj"),
-    "half a file": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": lines({"a": "b" * 99})[:-9]}, "write the file anew"),
+    "half a file": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": lines(NOTE)[:-9]}, "write the file anew"),
     "nothing": ("neuronpedia", {"m/readme.md": b""}, "holds no explanations/batch-0"),
     "a list": ("paper", {"model.layers.1_feature.json": ["a"]}, "must be one object"),
     "a number": ("paper", {"model.layers.1_feature.json": {"3": 4}}, "entry 1, latent 3: an explanation must be a text"),

@@ -23,8 +23,8 @@ MAY_IMPORT = {
     "latentlake/exports": [
         f"latentlake.{name}"
         for name in (
-            "corpora.opening", "digest", "errors", "exports", "hookpoints", "marking", "metrics", "registry", "results", "scorers",
-            "tables", "work",
+            "corpora.opening", "digest", "errors", "exports", "hookpoints", "marking", "metrics", "registry", "results",
+            "scorers", "tables", "work",
         )
     ],
     "latentlake/corpora": [
@@ -134,7 +134,8 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 _PACKAGES = (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "exports", "pages", "prompts", "sampling", "scorers", "stages",
+    "coders", "coders/formats", "corpora", "engines", "explainers", "exports", "pages", "prompts", "sampling", "scorers",
+    "stages",
 )  # fmt: skip
 
 
