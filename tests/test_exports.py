@@ -567,7 +567,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_long_explanation_says_how_long_they_may_be(workbench: Workbench, tmp_path: Path) -> None:
-    path = write(tmp_path, {"model.layers.1_feature.json": {"3": "a" * 1200}})
+    path = write(tmp_path / "theirs", {"model.layers.1_feature.json": {"3": "a" * 1200}})
     study = load_study(workbench.prepare().study.home / "study.yaml")
     taken = bring_in(study, "paper", path, "theirs")
     assert yaml.safe_load(taken.lines)["explainers"]["theirs"]["longest"] == 1200
