@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentlake.errors import InputError
+from latentlake.errors import InputError, LakeError
 
 Stamp = tuple[int, int]
 
@@ -80,3 +81,47 @@ def publish(made: Path, target: Path) -> None:
         if not target.is_dir():
             raise
         shutil.rmtree(made)
+
+
+def require_room(folder: Path, overwrite: bool, mark: str) -> None:
+    """A folder must not be there, or be empty, or with ``overwrite`` be one that `whole` made: it holds the file ``mark``.
+
+    Raises:
+        LakeError: it holds something.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise LakeError(f"{folder} is a file; name a folder to write into")
+    if not overwrite:
+        raise LakeError(
+            f"the folder {folder} is not empty; name another, or replace what was written there by --overwrite"
+        )
+    if not (folder / mark).is_file():
+        raise LakeError(f"the folder {folder} was not written by this command: it holds no {mark}; name another folder")
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A new folder beside the one that is wanted, moved into its place at the end; after a failure nothing is left of it, and
+    what was there before stands.
+
+    Raises:
+        LakeError: it cannot be written.
+    """
+    folder = folder.absolute()
+    made, old = (folder.with_name(f".{folder.name}.{what}.{os.getpid()}") for what in ("new", "old"))
+    try:
+        made.mkdir(parents=True)
+        yield made
+        if folder.exists():
+            folder.rename(old)
+        made.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        if isinstance(error, OSError):
+            raise LakeError(f"cannot write into {folder}: {error}; see to the room and the rights there") from error
+        raise
+    shutil.rmtree(old, ignore_errors=True)

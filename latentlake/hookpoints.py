@@ -93,6 +93,13 @@ def neutral(name: str) -> str:
     return name if site is None else site.name
 
 
+def transformer_lens(hookpoint: str) -> str | None:
+    """What TransformerLens calls a hookpoint; None where it has no name for it."""
+    site = site_of(hookpoint)
+    names = {ours: theirs for theirs, ours in _TRANSFORMER_LENS.items()}
+    return f"blocks.{site.layer}.{names[site.site]}" if site is not None and site.site in names else None
+
+
 def written_by(hookpoint: str, writes: str | None) -> str:
     """The hookpoint that a decoder speaks of: the one named, or the one that is read; of an MLP's input the MLP's output."""
     if writes is not None:

@@ -20,6 +20,13 @@ MAY_IMPORT = {
     "latentlake/fetching": ["latentlake.protocols"],
     "latentlake/hub": ["latentlake.errors"],
     "latentlake/files": ["latentlake.errors"],
+    "latentlake/exports": [
+        f"latentlake.{name}"
+        for name in (
+            "corpora.opening", "digest", "errors", "exports", "hookpoints", "marking", "metrics", "registry", "results",
+            "scorers", "tables", "work",
+        )
+    ],
     "latentlake/corpora": [
         f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
     ],
@@ -133,7 +140,8 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 _PACKAGES = (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "pages", "prompts", "sampling", "scorers", "stages",
+    "coders", "coders/formats", "corpora", "engines", "explainers", "exports", "pages", "prompts", "sampling", "scorers",
+    "stages",
 )  # fmt: skip
 
 
