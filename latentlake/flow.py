@@ -2,7 +2,8 @@
 
 A stage is computed partition by partition. The partitions of its inputs follow from one rule: along a dimension that
 both have, the same key, if the input has it (not every dictionary is trained); along one that only the input has, all its
-keys (the keys listed in ``keys`` where given; for ``shard``, the shards in use, or the first so many that were registered).
+keys (the keys listed in ``keys`` where given; for ``shard``, the shards in use, or the first so many that were registered). A
+``pair`` is two dictionaries: of an input that is partitioned by dictionary it reads these two.
 
 To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
 """
@@ -19,6 +20,7 @@ from latentlake.digest import digest
 from latentlake.errors import LakeError, StudyError, nearest
 from latentlake.scorers import NONE
 from latentlake.study import Study
+from latentlake.study_comparisons import BETWEEN
 
 # choices of the corpus that decide how documents become contexts
 _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", "deduplicate", "split")
@@ -82,6 +84,7 @@ class Flow:
             "llm": tuple(study.llms),
             "dictionary": tuple(study.dictionaries),
             "block": tuple(str(block) for block in range(study.blocks)),
+            "pair": tuple(sorted({pair for name in study.comparisons for pair in study.pairs(name)})),
         }
 
     def __getitem__(self, name: str) -> Stage:
@@ -96,6 +99,7 @@ class Flow:
         stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
         stages += [self._explanations(name) for name in self.study.explainers]
         stages += self._embeddings()
+        stages += [stage for name in self.study.comparisons for stage in self._comparisons(name)]
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
@@ -145,6 +149,8 @@ class Flow:
             elif name == "shard":
                 first = source.shards.get(values.get("dictionary", ""))
                 axes.append(self.used_shards(shards) if first is None else shards[:first])
+            elif name == "dictionary" and "pair" in values:
+                axes.append(values["pair"].split(BETWEEN))
             else:
                 axes.append(source.keys.get(name, self.keys(name, above)))
         return [above.key(dict(zip(above.dimensions, each, strict=True))) for each in product(*axes)]
@@ -328,6 +334,35 @@ class Flow:
                 {"explainer": name},
             )
             for name in self.study.explainers
+        ]
+
+    def _comparisons(self, name: str) -> list[Stage]:
+        """Which latents of two dictionaries are which; and what this comes to, with their explanations, over all pairs."""
+        choice, pairs, explainers = self.study.comparisons[name], self.study.pairs(name), self.study.compared(name)
+        settings = choice.model_dump(exclude={"dictionaries", "pairs", "explainers"})
+        fires = [Input("activations"), Input("contexts")] if choice.by == "activations" else []
+        of = {"dictionary": tuple(sorted({each for pair in pairs for each in pair.split(BETWEEN)}))}
+        sources = ["dictionaries", "latents", *(f"embeddings/{each}" for each in sorted(explainers))]
+        return [
+            Stage(
+                f"alignments/{name}",
+                "alignments",
+                ("pair",),
+                (Input("dictionaries"), *fires),
+                ("alignments",),
+                _version("1", settings),
+                {"comparison": name},
+                {"pair": pairs},
+            ),
+            Stage(
+                f"comparisons/{name}",
+                "comparisons",
+                (),
+                (Input(f"alignments/{name}"), *(Input(source, of) for source in sources)),
+                ("comparisons", "similarities"),
+                _version("1", {**settings, "explainers": sorted(explainers), "seed": self.study.seed}),
+                {"comparison": name},
+            ),
         ]
 
     def _scores(self, explainer: str, name: str) -> Stage:

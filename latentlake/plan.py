@@ -236,8 +236,9 @@ class _Wire:
         self._is_one = len(self._positions) == len(above)
         self._is_partial = bool(flow[source.stage].only)
         self._is_same = set(above) == set(stage.dimensions) and not self._is_partial
-        # which shards are read may be of the dictionary, though the input knows none
-        self._own = [stage.dimensions.index("dictionary")] if source.shards else []
+        # which shards are read may be of the dictionary, though the input knows none, and which dictionaries of the pair
+        own = [*(["dictionary"] if source.shards else []), *(["pair"] if "dictionary" in above else [])]
+        self._own = [stage.dimensions.index(dimension) for dimension in own if dimension in stage.dimensions]
         self._versions = versions[source.stage]
         self._gathered: dict[str, str | None] = {}
         self._flow, self._at, self._source, self._shards = flow, stage, source, shards

@@ -1,0 +1,56 @@
+"""Dictionaries held against one another, as tables: how near their latents are, and how alike the explanations of these."""
+
+import re
+
+import polars as pl
+
+from latentlake.errors import LakeError, nearest
+from latentlake.results import Results
+
+_PLACE = ["comparison", "pair", "dictionary", "other", "by"]
+_ALIKE = ("mean", "low", "high", "shuffled", "difference", "difference_low", "difference_high")
+
+
+def compared(sums: pl.DataFrame, alike: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `comparisons`, and beside them those of `similarities`: a row each explainer, one where there is none.
+
+    Columns: those of `comparisons`; ``explainer``, ``explained``, pairs that both have an explanation, and ``explanations``,
+    ``explanations_low``, ``explanations_high``, ``explanations_shuffled``, ``explanations_difference`` with its ends.
+    """
+    names = {name: "explanations" if name == "mean" else f"explanations_{name}" for name in _ALIKE}
+    of = alike.select(*_PLACE, "explainer", explained="pairs", **{names[name]: name for name in _ALIKE})
+    return sums.join(of, on=_PLACE, how="left").sort(*_PLACE[:2], "by", "explainer")
+
+
+def comparisons_of(results: Results, comparison: str | None = None) -> pl.DataFrame:
+    """The same of a lake, of one comparison or all.
+
+    Raises:
+        LakeError: nothing is compared, or there is no such comparison.
+    """
+    sums, alike = results.comparisons.collect(), results.similarities.collect()
+    if sums.is_empty():
+        raise LakeError("no dictionaries are compared; add `comparisons: {all: {}}` to the study, and run it")
+    if comparison is not None:
+        known = sums["comparison"].unique().sort().to_list()
+        if comparison not in known:
+            raise LakeError(f"there is no comparison {comparison!r}, only {known}{nearest(comparison, known)}")
+        sums = sums.filter(comparison=comparison)
+    return compared(sums, alike)
+
+
+def cells(rows: pl.DataFrame, value: str) -> pl.DataFrame:
+    """A figure of pairs of dictionaries as a matrix: a row a cell, each pair twice. Columns: row, column, value."""
+    halves = [
+        rows.select(row=row, column=column, value=value)
+        for row, column in (("dictionary", "other"), ("other", "dictionary"))
+    ]
+    return pl.concat(halves).unique(maintain_order=True)
+
+
+def ordered(names: pl.Series) -> list[str]:
+    """Names in the order of the alphabet, and of the numbers in them: layer 10 after layer 9."""
+    parts = {
+        name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)] for name in names.unique()
+    }
+    return sorted(parts, key=parts.__getitem__)
