@@ -2,13 +2,17 @@
 
 import re
 
+import numpy as np
 import polars as pl
 
+from latentlake.digest import seed_of
 from latentlake.errors import LakeError, nearest
+from latentlake.likeness import likeness, vectors_of
 from latentlake.results import Results
 
 _PLACE = ["comparison", "pair", "dictionary", "other", "by"]
 _ALIKE = ("mean", "low", "high", "shuffled", "difference", "difference_low", "difference_high")
+_NAMES = {name: "explanations" if name == "mean" else f"explanations_{name}" for name in _ALIKE}
 
 
 def compared(sums: pl.DataFrame, alike: pl.DataFrame) -> pl.DataFrame:
@@ -17,8 +21,7 @@ def compared(sums: pl.DataFrame, alike: pl.DataFrame) -> pl.DataFrame:
     Columns: those of `comparisons`; ``explainer``, ``explained``, pairs that both have an explanation, and ``explanations``,
     ``explanations_low``, ``explanations_high``, ``explanations_shuffled``, ``explanations_difference`` with its ends.
     """
-    names = {name: "explanations" if name == "mean" else f"explanations_{name}" for name in _ALIKE}
-    of = alike.select(*_PLACE, "explainer", explained="pairs", **{names[name]: name for name in _ALIKE})
+    of = alike.rename({"pairs": "explained", **_NAMES})
     return sums.join(of, on=_PLACE, how="left").sort(*_PLACE[:2], "by", "explainer")
 
 
@@ -37,6 +40,35 @@ def comparisons_of(results: Results, comparison: str | None = None) -> pl.DataFr
             raise LakeError(f"there is no comparison {comparison!r}, only {known}{nearest(comparison, known)}")
         sums = sums.filter(comparison=comparison)
     return compared(sums, alike)
+
+
+def explainers_compared(results: Results, one: str, other: str) -> pl.DataFrame:
+    """How alike what two explainers say of the same latents is, beside what they say of others: a row a dictionary.
+
+    Columns: dictionary, explainer, other, and as in `compared` from ``explained`` on.
+
+    Raises:
+        LakeError: the explanations of one of them have no vectors.
+    """
+    known = results.embeddings.select("explainer").unique().collect(engine="streaming")["explainer"].sort().to_list()
+    for name in (one, other):
+        if name not in known:
+            raise LakeError(
+                f"explanations of {name!r} have no vectors, only those of {known}{nearest(name, known)}; a study with `search` "
+                "makes them"
+            )
+    dictionaries = results.embeddings.select("dictionary").unique().collect(engine="streaming")["dictionary"].sort()
+    rows = []
+    for dictionary in dictionaries:
+        sides = [vectors_of(results.embeddings.filter(explainer=name, dictionary=dictionary)) for name in (one, other)]
+        both = np.intersect1d(sides[0].latents, sides[1].latents)
+        figures = likeness(*sides, both, both, seed_of("exchange", dictionary))
+        rows.append({"dictionary": dictionary, "explainer": one, "other": other, **figures})
+    schema = {**dict.fromkeys(("dictionary", "explainer", "other"), pl.String), "pairs": pl.Int64}
+    found = pl.DataFrame(rows, {**schema, **dict.fromkeys(_ALIKE, pl.Float64)}).with_columns(
+        pl.col(_ALIKE).fill_nan(None)
+    )
+    return found.rename({"pairs": "explained", **_NAMES})
 
 
 def cells(rows: pl.DataFrame, value: str) -> pl.DataFrame:

@@ -48,7 +48,7 @@ MAY_IMPORT = {
         f"latentlake.{name}"
         for name in (
             "agreement", "alignment", "coders", "cooccurrence", "corpus",
-            "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints",
+            "dictionaries", "digest", "errors", "explainers", "fetching", "hookpoints", "likeness",
             "metrics", "origins", "protocols", "sampling", "scorers", "scoring", "steering", "study", "study_comparisons",
             "study_corpus", "study_interventions", "tables", "weights", "work",
         )

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from latentlake.digest import mix, seed_of
+from latentlake.digest import seed_of
+from latentlake.likeness import Vectors, likeness, vectors_of
 from latentlake.metrics import mean_interval
 from latentlake.study_comparisons import BETWEEN
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 
 _NONE = {"is_exact": False, "pairs": 0, "similar": 0, "share": 0.0, "similar_firing": 0, "error": "other_space"}
-_DIGITS = 5  # of a cosine: those that do not depend on how texts were batched
 _IS_BOTH = pl.col("decoder_partner") == pl.col("encoder_partner")
 # partner and similarity, by each way of aligning
 _WAYS: dict[str, tuple[str | pl.Expr, str | pl.Expr]] = {
@@ -42,13 +42,6 @@ class _Aligned(NamedTuple):
     similarity: np.ndarray
 
 
-class _Vectors(NamedTuple):
-    """Explanations of a dictionary: its latents that have one, in order, and their vectors, float32 [latents, numbers]."""
-
-    latents: np.ndarray
-    vectors: np.ndarray
-
-
 def compute(work: Work) -> Tables:
     """A row for each pair of dictionaries and way of aligning them, and of these one each explainer.
 
@@ -59,7 +52,7 @@ def compute(work: Work) -> Tables:
     known = {row["dictionary"]: row for row in work.frame("dictionaries").collect().iter_rows(named=True)}
     fires = lru_cache(maxsize=2)(lambda dictionary: _fires(work.frame("latents").filter(dictionary=dictionary)))
     vectors = lru_cache(maxsize=2 * len(explainers))(
-        lambda explainer, dictionary: _vectors(work.frame(f"embeddings/{explainer}").filter(dictionary=dictionary))
+        lambda explainer, dictionary: vectors_of(work.frame(f"embeddings/{explainer}").filter(dictionary=dictionary))
     )
     sums, alike = [], []
     for number, pair in enumerate(pairs):
@@ -78,7 +71,7 @@ def compute(work: Work) -> Tables:
             sums.append({**place, **size, "is_exact": is_exact, **nearness})
             seed = seed_of("exchange", work.study.seed, pair)
             for explainer in explainers:
-                figures = _likeness(aligned, vectors(explainer, one), vectors(explainer, other), seed)
+                figures = _alike(aligned, vectors(explainer, one), vectors(explainer, other), seed)
                 alike.append({**place, "explainer": explainer, **figures})
         work.progress.share((number + 1) / len(pairs))
     return {"comparisons": _typed(sums, "comparisons"), "similarities": _typed(alike, "similarities")}
@@ -88,12 +81,6 @@ def _fires(latents: pl.LazyFrame) -> np.ndarray:
     """Of each latent of a dictionary whether it fires anywhere."""
     fires: np.ndarray = latents.sort("latent").select(pl.col("n_tokens") > 0).collect().to_series().to_numpy()
     return fires
-
-
-def _vectors(embeddings: pl.LazyFrame) -> _Vectors:
-    rows = embeddings.select("latent", "vector").sort("latent").collect()
-    vectors = rows["vector"].explode().to_numpy().reshape(len(rows), -1) if len(rows) else np.zeros((0, 0), np.float32)
-    return _Vectors(rows["latent"].to_numpy(), vectors)
 
 
 def _nearness(aligned: _Aligned, fires: np.ndarray, others_fire: np.ndarray, shared: float) -> dict[str, Any]:
@@ -115,28 +102,10 @@ def _nearness(aligned: _Aligned, fires: np.ndarray, others_fire: np.ndarray, sha
     }
 
 
-def _likeness(aligned: _Aligned, one: _Vectors, other: _Vectors, seed: np.uint64) -> dict[str, Any]:
+def _alike(aligned: _Aligned, one: Vectors, other: Vectors, seed: np.uint64) -> dict[str, Any]:
     """How alike explanations of latents and of their partners are, of those that both have one."""
     is_explained = np.isin(aligned.latent, one.latents) & np.isin(aligned.partner, other.latents)
-    latent, partner = aligned.latent[is_explained], aligned.partner[is_explained]
-    order = np.argsort(mix(latent, seed))
-    left = np.searchsorted(one.latents, latent[order])
-    right = np.searchsorted(other.latents, partner[order])
-    own = _cosines(one.vectors[left], other.vectors[right])
-    figures = {"pairs": len(own), **dict(zip(("mean", "low", "high"), mean_interval(own), strict=True))}
-    if len(own) < 2:
-        return figures
-    # each partner goes to the next latent in the order of their hashes
-    exchanged = _cosines(one.vectors[left], other.vectors[np.roll(right, 1)])
-    names = ("difference", "difference_low", "difference_high")
-    between = dict(zip(names, mean_interval(own - exchanged), strict=True))
-    return {**figures, "shuffled": float(exchanged.mean()), **between}
-
-
-def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of vectors of length 1, one by one: float64."""
-    cosines: np.ndarray = (one * other).sum(1).astype(np.float64).round(_DIGITS)
-    return cosines
+    return likeness(one, other, aligned.latent[is_explained], aligned.partner[is_explained], seed)
 
 
 def _typed(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:
