@@ -34,6 +34,9 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
         )
     if stage.dimensions == ("pair",):  # of shards and blocks Dagster cannot say which pairs read them
         return dg.AllPartitionMapping()
+    if stage.dimensions and set(above) == set(source.keys) and len(above) > 1:
+        own = flow.upstream(stage, flow.partitions(stage, [])[0], source, [])
+        return dg.SpecificPartitionsPartitionMapping(own)
     if only and above == stage.dimensions:  # the others do not depend on it
         return dg.StaticPartitionMapping({key: key for (keys,) in [only.values()] for key in keys})
     if set(above) == set(stage.dimensions):

@@ -19,7 +19,7 @@ from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import EXPLAINERS, SCORERS
 from latentlake.scorers import NONE
-from latentlake.study_comparisons import Comparison, is_comparable, pairs_of
+from latentlake.study_comparisons import BETWEEN, Comparison, is_comparable, pairs_of
 from latentlake.study_corpus import Corpus
 from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
@@ -329,6 +329,29 @@ class Study(Choices):
                 raise ValueError(
                     f"comparisons.{name} compares explanations by their vectors; name an embedder for these: "
                     "`search: {embedder: …}`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lenders_lend(self) -> "Study":
+        """What is borrowed is another explainer's own, and reached by directions."""
+        for name, entry in self.explainers.items():
+            if (lender := entry.lender) is None:
+                continue
+            comparison = self.comparisons[lender.comparison]
+            if self.explainers[lender.explainer].lender is not None:
+                raise ValueError(
+                    f"explainers.{name} borrows from explainers.{lender.explainer}, which borrows itself; name one that explains"
+                )
+            if comparison.by != "directions":
+                raise ValueError(
+                    f"explainers.{name} borrows along comparisons.{lender.comparison}, which compares no directions; name one "
+                    "that does"
+                )
+            if not any(lender.dictionary in pair.split(BETWEEN) for pair in self.pairs(lender.comparison)):
+                raise ValueError(
+                    f"explainers.{name} borrows from dictionaries.{lender.dictionary}, of which comparisons.{lender.comparison} "
+                    "has no pair; add one to it"
                 )
         return self
 

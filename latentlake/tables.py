@@ -670,10 +670,14 @@ _DECLARED = (
             _EXPLAINER,
             *_UNIT,
             Column("hypothesis", INT, "number of the hypothesis, from 0"),
-            Column("source", STRING, "where it comes from: `draw`, `tokens` or `imported`"),
+            Column("source", STRING, "where it comes from: `draw`, `tokens`, `imported` or `borrowed`"),
             Column("explanation", STRING, "the explanation, null on failure", True),
             Column("selection", DOUBLE, "AUROC on the select sample, null where none was made", True),
             Column("is_chosen", BOOL, "whether it became the explanation"),
+            Column(
+                "from_dictionary", STRING, "of a borrowed one: the dictionary of the latent that it was given to", True
+            ),
+            Column("from_latent", INT, "and that latent", True),
             _ERROR,
             _CALL,
         ),

@@ -296,3 +296,78 @@ def test_a_comparison_that_is_added_makes_nothing_else_stale() -> None:
 
 def test_names_are_ordered_by_their_numbers() -> None:
     assert ordered(pl.Series(["layer10", "layer9", "layer10b", "a"])) == ["a", "layer9", "layer10", "layer10b"]
+
+
+def borrowing(bench: Workbench) -> dict[str, np.ndarray]:
+    """The study with an explainer that takes the explanations of one dictionary to all others."""
+    orders = comparing(bench, every={})
+    lent = {"method": "borrowed", "comparison": "every", "of": "one", "explainer": "tokens", "least": 0.9}
+    bench.study["explainers"] = {"lent": lent, **bench.study["explainers"]}
+    return orders
+
+
+def test_all_but_the_same_latents_share_an_explanation(workbench: Workbench) -> None:
+    orders = borrowing(workbench)
+    workbench.run()
+    assert workbench.stale() == {}
+    assert workbench.dagster_stale() == {}
+    view = workbench.view()
+    said = {
+        row["latent"]: row
+        for row in view.explanations.filter(dictionary="one", explainer="tokens").collect().to_dicts()
+    }
+    for dictionary, order in {**orders, "one": np.arange(LATENTS)}.items():
+        rows = view.hypotheses.filter(dictionary=dictionary, explainer="lent").sort("latent").collect()
+        found = view.explanations.filter(dictionary=dictionary, explainer="lent").sort("latent").collect()
+        assert found["latent"].to_list() == rows["latent"].to_list()
+        for row, each in zip(rows.to_dicts(), found.to_dicts(), strict=True):
+            is_same = dictionary != "half" or order[row["latent"]] < LATENTS // 2
+            if not is_same:
+                assert (row["error"], row["from_latent"], each["explanation"]) == ("no_partner", None, None)
+                continue
+            lender = int(order[row["latent"]])
+            assert (row["source"], row["from_dictionary"], row["from_latent"]) == ("borrowed", "one", lender)
+            if lender in said:
+                assert (row["explanation"], row["error"]) == (said[lender]["explanation"], said[lender]["error"])
+            else:
+                assert (row["explanation"], row["error"]) == (None, "not_explained")
+
+    # what is said of the lender is said of the borrowers, and nothing of the others changes
+    workbench.study["explainers"]["tokens"]["n"] = 2
+    computed = workbench.run()
+    changed = {
+        "explanations/tokens": 6,
+        "explanations/lent": 6,
+        "embeddings/tokens": 6,
+        "embeddings/lent": 6,
+        "comparisons/every": 1,
+    }
+    assert computed == changed
+    short = workbench.view().explanations.filter(explainer="lent").drop_nulls("explanation").collect()
+    assert short["explanation"].str.count_matches(",").max() <= 1
+
+    # another dictionary in the comparison makes no borrowed explanation anew but its own
+    permuted(workbench.folder, "one", "more", seed=2)
+    workbench.study["dictionaries"]["more"] = {"hookpoint": "layers.1", "coder": "coders/more", "latents": "all"}
+    computed = workbench.run()
+    assert (
+        computed["explanations/lent"] == computed["explanations/tokens"] + 2
+    )  # those of the lender, which reads all its pairs
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"explainer": "lent"}, "borrows itself"),
+        ({"comparison": "fires"}, "compares no directions"),
+        ({"of": "three"}, "has no pair"),
+        ({"of": "tow"}, "refers to dictionaries.tow"),
+        ({"comparison": "ovn"}, "refers to comparisons.ovn"),
+    ],
+)
+def test_what_cannot_be_borrowed_is_refused(changed: dict[str, str], message: str) -> None:
+    every = {**TWO, "three": {"hookpoint": "layers.3", "coder": "three"}}
+    lent = {"method": "borrowed", "comparison": "own", "of": "one", "explainer": "tokens", **changed}
+    pairs = {"own": {"pairs": [["one", "two"]]}, "fires": {"by": "activations"}}
+    with pytest.raises(ValueError, match=message):
+        study_of(dictionaries=every, comparisons=pairs, explainers={"tokens": {"method": "tokens"}, "lent": lent})

@@ -37,7 +37,8 @@ MAY_IMPORT = {
         )
     ],
     "latentlake/flow": [
-        f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "study_comparisons", "tables")
+        f"latentlake.{name}"
+        for name in ("choices", "digest", "errors", "explainers", "scorers", "study", "study_comparisons", "tables")
     ],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/correlation": ["latentlake.metrics", "latentlake.scoring"],
@@ -57,7 +58,10 @@ MAY_IMPORT = {
         f"latentlake.{name}" for name in ("digest", "errors", "protocols", "sampling", "study", "study_corpus")
     ],
     "latentlake/explainers": [
-        f"latentlake.{name}" for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "work")
+        f"latentlake.{name}"
+        for name in (
+            "choices", "explainers", "marking", "metrics", "protocols", "registry", "study_comparisons", "work",
+        )
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"
