@@ -42,33 +42,38 @@ def comparisons_of(results: Results, comparison: str | None = None) -> pl.DataFr
     return compared(sums, alike)
 
 
-def explainers_compared(results: Results, one: str, other: str) -> pl.DataFrame:
+def explainers_compared(results: Results, one: str, other: str, before: Results | None = None) -> pl.DataFrame:
     """How alike what two explainers say of the same latents is, beside what they say of others: a row a dictionary.
 
+    ``before``: an earlier state, whose explanations by the first are compared; then both may be the same.
     Columns: dictionary, explainer, other, and as in `compared` from ``explained`` on.
 
     Raises:
         LakeError: the explanations of one of them have no vectors.
     """
-    known = results.embeddings.select("explainer").unique().collect(engine="streaming")["explainer"].sort().to_list()
-    for name in (one, other):
+    sides = [(results if before is None else before, one), (results, other)]
+    for side, name in sides:
+        known = _values(side, "explainer")
         if name not in known:
             raise LakeError(
                 f"explanations of {name!r} have no vectors, only those of {known}{nearest(name, known)}; a study with `search` "
                 "makes them"
             )
-    dictionaries = results.embeddings.select("dictionary").unique().collect(engine="streaming")["dictionary"].sort()
     rows = []
-    for dictionary in dictionaries:
-        sides = [vectors_of(results.embeddings.filter(explainer=name, dictionary=dictionary)) for name in (one, other)]
-        both = np.intersect1d(sides[0].latents, sides[1].latents)
-        figures = likeness(*sides, both, both, seed_of("exchange", dictionary))
+    for dictionary in sorted({*_values(sides[0][0], "dictionary")} & {*_values(results, "dictionary")}):
+        left, right = (
+            vectors_of(side.embeddings.filter(explainer=name, dictionary=dictionary)) for side, name in sides
+        )
+        both = np.intersect1d(left.latents, right.latents)
+        figures = likeness(left, right, both, both, seed_of("exchange", dictionary))
         rows.append({"dictionary": dictionary, "explainer": one, "other": other, **figures})
     schema = {**dict.fromkeys(("dictionary", "explainer", "other"), pl.String), "pairs": pl.Int64}
-    found = pl.DataFrame(rows, {**schema, **dict.fromkeys(_ALIKE, pl.Float64)}).with_columns(
-        pl.col(_ALIKE).fill_nan(None)
-    )
-    return found.rename({"pairs": "explained", **_NAMES})
+    found = pl.DataFrame(rows, {**schema, **dict.fromkeys(_ALIKE, pl.Float64)})
+    return found.with_columns(pl.col(_ALIKE).fill_nan(None)).rename({"pairs": "explained", **_NAMES})
+
+
+def _values(results: Results, column: str) -> list[str]:
+    return results.embeddings.select(pl.col(column).unique()).collect(engine="streaming")[column].sort().to_list()
 
 
 def cells(rows: pl.DataFrame, value: str) -> pl.DataFrame:

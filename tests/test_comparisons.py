@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -306,9 +307,12 @@ def borrowing(bench: Workbench) -> dict[str, np.ndarray]:
     return orders
 
 
-def test_all_but_the_same_latents_share_an_explanation(workbench: Workbench) -> None:
+def test_all_but_the_same_latents_share_an_explanation(
+    workbench: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
     orders = borrowing(workbench)
     workbench.run()
+    before = datetime.now(UTC).isoformat()
     assert workbench.stale() == {}
     assert workbench.dagster_stale() == {}
     view = workbench.view()
@@ -345,6 +349,19 @@ def test_all_but_the_same_latents_share_an_explanation(workbench: Workbench) -> 
     assert computed == changed
     short = workbench.view().explanations.filter(explainer="lent").drop_nulls("explanation").collect()
     assert short["explanation"].str.count_matches(",").max() <= 1
+
+    # two explainers, and one at two moments
+    capsys.readouterr()
+    command = ["--lake", str(workbench.folder / "lake"), "compare", "--json", "--explainers"]
+    assert main([*command, "tokens", "lent"]) == 0
+    same = {row["dictionary"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert same["one"]["explanations"] == pytest.approx(1, abs=1e-4)
+    assert same["one"]["explanations_shuffled"] < 0.95
+    assert main([*command, "tokens", "tokens", "--from", before]) == 0
+    moved = {row["dictionary"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert same["one"]["explanations_shuffled"] < moved["one"]["explanations"] < 1
+    assert main([*command, "tokens", "default"]) == 1
+    assert "have no vectors" in capsys.readouterr().err
 
     # another dictionary in the comparison makes no borrowed explanation anew but its own
     permuted(workbench.folder, "one", "more", seed=2)

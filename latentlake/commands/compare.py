@@ -13,7 +13,10 @@ import polars as pl
 
 from latentlake.comparing import comparisons_of, explainers_compared
 from latentlake.console import as_text, two_digits, with_interval
+from latentlake.errors import LakeError
+from latentlake.moments import moment
 from latentlake.opened import Opened
+from latentlake.view import View
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explainers", nargs=2, metavar=("ONE", "OTHER"), help="what two explainers say of the same latents"
     )
+    parser.add_argument(
+        "--from", dest="since", metavar="MOMENT", help="those of the first as they were then: a date, a time or a run"
+    )
     parser.add_argument("--json", action="store_true", help="all columns, as JSON lines")
 
 
@@ -29,10 +35,14 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
     """Print a row for each pair of dictionaries and way of aligning them.
 
     Raises:
-        LakeError: nothing is compared, or there is no such comparison or explainer.
+        LakeError: nothing is compared, or there is no such comparison, explainer or moment.
     """
     if options.explainers:
-        rows = explainers_compared(opened.view, *options.explainers)
+        view, since = opened.view, options.since
+        before = View(view.lake, moment(view, since)) if since else None
+        rows = explainers_compared(view, *options.explainers, before)
+    elif options.since:
+        raise LakeError("whose explanations as they were? Name two --explainers, which may be the same")
     else:
         rows = comparisons_of(opened.view, options.comparison)
     if options.json:
