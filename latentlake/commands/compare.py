@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
     if options.explainers:
         view, since = opened.view, options.since
         before = View(view.lake, moment(view, since)) if since else None
-        rows = explainers_compared(view, *options.explainers, before)
+        one, other = options.explainers
+        rows = explainers_compared(view, one, other, before)
     elif options.since:
         raise LakeError("whose explanations as they were? Name two --explainers, which may be the same")
     else:
@@ -58,11 +59,17 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
     """What fits a terminal."""
     about = pl.when(~pl.col("is_exact") & pl.col("error").is_null()).then(pl.lit("≈")).otherwise(pl.lit(""))
     wide = rows.select(
-        *("pair", "by", pl.format("{}{}", about, "pairs").alias("pairs")),
+        "pair",
+        "by",
+        pl.format("{}{}", about, "pairs").alias("pairs"),
         pl.coalesce(with_interval("mean", "low", "high"), "error").alias("cosine"),
         two_digits("median"),
-        *("similar", two_digits("share"), two_digits("share_firing").alias("of firing")),
-        *("explainer", "explained", *_likeness()),
+        "similar",
+        two_digits("share"),
+        two_digits("share_firing").alias("of firing"),
+        "explainer",
+        "explained",
+        *_likeness(),
     )
     return _plain(wide)
 
