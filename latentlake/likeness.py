@@ -31,10 +31,12 @@ def likeness(one: Vectors, other: Vectors, latent: np.ndarray, partner: np.ndarr
 
     Partners are exchanged by hash: each goes to the next latent in the order of these. Of fewer than two nothing is.
     """
+    own = np.zeros(0)
     order = np.argsort(mix(latent, seed))
     left = np.searchsorted(one.latents, latent[order])
     right = np.searchsorted(other.latents, partner[order])
-    own = _cosines(one.vectors[left], other.vectors[right])
+    if len(order):  # of no explanations it is not known how wide vectors are
+        own = _cosines(one.vectors[left], other.vectors[right])
     figures = {"pairs": len(own), **dict(zip(("mean", "low", "high"), mean_interval(own), strict=True))}
     if len(own) < 2:
         return figures

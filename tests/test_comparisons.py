@@ -17,8 +17,10 @@ from latentlake.cli import main
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.opening import Source, open_coder
 from latentlake.comparing import ordered
+from latentlake.digest import seed_of
 from latentlake.fakes import write_coder
 from latentlake.flow import Flow
+from latentlake.likeness import Vectors, likeness
 from latentlake.stages import alignments, comparisons
 from tests.scene import Scene, rows_of, study_of, work_of
 from tests.workbench import LATENTS, WIDTH, Workbench
@@ -293,6 +295,18 @@ def test_a_comparison_that_is_added_makes_nothing_else_stale() -> None:
     before, after = Flow(study_of(dictionaries=TWO)), Flow(study_of(dictionaries=TWO, comparisons={"own": {}}))
     assert set(after.stages) - set(before.stages) == {"alignments/own", "comparisons/own"}
     assert all(after[name].code_version == stage.code_version for name, stage in before.stages.items())
+
+
+def test_of_no_explanations_nothing_is_alike() -> None:
+    none, empty = np.zeros(0, np.int32), np.zeros((0, 0), np.float32)
+    some = Vectors(np.arange(3), np.eye(3, dtype=np.float32))
+    found = likeness(some, Vectors(none, empty), none, none, seed_of("exchange"))
+    assert found["pairs"] == 0
+    assert np.isnan(found["mean"])
+    assert "shuffled" not in found
+    one = likeness(some, some, np.array([1]), np.array([1]), seed_of("exchange"))
+    assert (one["pairs"], one["mean"]) == (1, 1.0)
+    assert "shuffled" not in one
 
 
 def test_names_are_ordered_by_their_numbers() -> None:
