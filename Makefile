@@ -44,6 +44,7 @@ bench: .venv/installed  ## the figures that README.md quotes
 	.venv/bin/python -m benchmarks.steering
 	.venv/bin/python -m benchmarks.stopping
 	.venv/bin/python -m benchmarks.search
+	.venv/bin/python -m benchmarks.alignment
 
 docs: .venv/installed  ## docs/tables.md, out of latentlake/tables.py
 	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md

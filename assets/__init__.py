@@ -9,7 +9,9 @@ import dagster as dg
 from assets import (
     activations,
     agreements,
+    alignments,
     coder,
+    comparisons,
     contexts,
     continuations,
     embeddings,
@@ -50,6 +52,8 @@ def build_assets(flow: Flow) -> list[dg.AssetsDefinition]:
         "continuations": continuations.continuations,
         "explanations": explanations.explanations,
         "embeddings": embeddings.embeddings,
+        "alignments": alignments.alignments,
+        "comparisons": comparisons.comparisons,
         "scores": scores.scores,
         "agreements": agreements.agreements,
         "report": report.report,

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from latentlake.flow import Flow, Input, Stage
+from latentlake.study_comparisons import BETWEEN
 
 
 def shards_name(flow: Flow) -> str:
@@ -26,6 +27,16 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
     above, only = flow[source.stage].dimensions, flow[source.stage].only
     if not above or not stage.dimensions:
         return None
+    if stage.dimensions == ("pair",) and above == ("dictionary",):
+        pairs, names = flow.keys("pair", stage), flow.keys("dictionary", flow[source.stage])
+        return dg.StaticPartitionMapping(
+            {name: {pair for pair in pairs if name in pair.split(BETWEEN)} for name in names}
+        )
+    if stage.dimensions == ("pair",):  # of shards and blocks Dagster cannot say which pairs read them
+        return dg.AllPartitionMapping()
+    if stage.dimensions and set(above) == set(source.keys) and len(above) > 1:
+        own = flow.upstream(stage, flow.partitions(stage, [])[0], source, [])
+        return dg.SpecificPartitionsPartitionMapping(own)
     if only and above == stage.dimensions:  # the others do not depend on it
         return dg.StaticPartitionMapping({key: key for (keys,) in [only.values()] for key in keys})
     if set(above) == set(stage.dimensions):

@@ -69,7 +69,7 @@ def stage_asset(
 
 def _pool(stage: Stage) -> str | None:
     """The pool whose places a stage's runs take up: of the subject's device, or of the language models."""
-    if stage.kind in ("coder", "reconstructions", "activations", "neighbours", "logits"):
+    if stage.kind in ("coder", "reconstructions", "activations", "neighbours", "alignments", "logits"):
         return "gpu"
     asks = stage.kind != "report"  # which only says what was asked
     return "llm" if asks and any(source.stage == "llms" for source in stage.inputs) else None

@@ -22,6 +22,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None]] = {
             *("strengths", "token_changes", "continuations"),
         ),
     ),
+    "compare": ("Dictionaries held against one another.", ("alignments", "comparisons")),
     "explain": ("Explanations of the chosen latents, and their vectors.", ("explanations", "embeddings")),
     "rescore": (
         "Judgements and scores of the explanations there are, and how far scorers agree.",

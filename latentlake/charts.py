@@ -16,6 +16,8 @@ import polars as pl
 
 from latentlake.aggregates import OWN, whose
 from latentlake.agreement import cells
+from latentlake.comparing import cells as pairs_as_cells
+from latentlake.comparing import ordered
 from latentlake.metrics import mean_interval
 from latentlake.scorers import NONE
 
@@ -33,6 +35,8 @@ _CORRELATIONS = ["#f58518", "#ffffff", "#4c78a8"]  # -1, 0, 1
 _INK, _GREY = "#222222", "#8a8a8a"  # on cells of these colours; on white and on black
 _DENSITY_BIN = 0.25
 _SCORE_BINS = 20
+_COSINE_BIN = 0.05
+_READABLE = 28  # pixels of a cell that take a figure
 _MOST_STEPS = 500  # of a loss curve, which is no wider in pixels
 _TRIAGE = {
     "ok": "#4c78a8",
@@ -48,6 +52,7 @@ WHOSE = {
     "nothing": "#bab0ac",
     "the latent, random push": "#72b7b2",
 }
+_BESIDE = {"its partner's": "#4c78a8", "another's": "#f58518"}
 
 
 def image(chart: Callable[..., alt.TopLevelMixin], *frames: pl.DataFrame) -> str:
@@ -255,6 +260,92 @@ def _matrix(own: pl.DataFrame) -> alt.LayerChart:
             base.mark_text(dy=8, fontSize=9, color=_INK).encode(text="ends:N"),
         ]
     )
+
+
+def alignments(rows: pl.DataFrame) -> alt.LayerChart:
+    """Rows of `alignments` of two dictionaries: how near latents are to their partners, by each way of aligning them."""
+    import altair as alt
+
+    ways = {"decoder_cosine": "decoder", "encoder_cosine": "encoder", "jaccard": "activations"}
+    long = rows.select(*ways).rename(ways).unpivot(variable_name="by", value_name="similarity").drop_nulls()
+    place = (pl.col("similarity") / _COSINE_BIN).floor() * _COSINE_BIN
+    binned = long.group_by("by", low=place.round(3)).agg(latents=pl.len()).sort("by", "low")
+    chart = _chart(binned.with_columns(high=(pl.col("low") + _COSINE_BIN).round(3)))
+    bars = chart.mark_bar(opacity=0.6).encode(
+        alt.X("low:Q", bin="binned", title="cosine with the partner, or share of tokens"),
+        alt.X2("high"),
+        alt.Y("latents:Q", stack=None, axis=alt.Axis(tickMinStep=1)),
+        alt.Color("by:N"),
+    )
+    picture = alt.LayerChart(layer=[bars])
+    picture.config = alt.Config(background="white", aria=False, axis=alt.AxisConfig(grid=False))
+    return picture
+
+
+def comparisons(sums: pl.DataFrame, alike: pl.DataFrame) -> alt.VConcatChart:
+    """Rows of `comparisons` and of `similarities`: maps of all pairs of dictionaries, by way of aligning and by explainer, and
+    explanations of aligned latents beside those with partners exchanged."""
+    import altair as alt
+
+    shares = sums.filter(pl.col("by").is_in(["both", "activations"]), pl.col("error").is_null())
+    cosines = sums.filter(pl.col("by") != "both")
+    maps = [*([heat_map(shares, "share_firing", "share of latents that fire: similar")] if shares.height else [])]
+    maps += [
+        heat_map(own, "mean", f"mean similarity by {by}")
+        for (by,), own in cosines.drop_nulls("mean").partition_by("by", as_dict=True, maintain_order=True).items()
+    ]
+    best = alike.filter(pl.col("by").is_in(["decoder", "activations"])).drop_nulls("mean")
+    groups = best.partition_by("explainer", as_dict=True, maintain_order=True).items()
+    said = [heat_map(own, "mean", f"explanations of {explainer}: cosine") for (explainer,), own in groups]
+    lines = [[chart for chart in line if chart] for line in (maps, [*said, *([likeness(best)] if said else [])])]
+    chart = alt.VConcatChart(vconcat=[alt.HConcatChart(hconcat=line) for line in lines if line])
+    chart.resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="independent"))
+    chart.config = alt.Config(background="white", aria=False, axis=alt.AxisConfig(grid=False))
+    return chart
+
+
+def heat_map(rows: pl.DataFrame, value: str, title: str) -> alt.LayerChart:
+    """A figure of each two dictionaries, in the order of their names."""
+    import altair as alt
+
+    shown = pairs_as_cells(rows, value).drop_nulls("value")
+    names = ordered(shown["row"])
+    step = max(18, min(_CELL // 2, 320 // len(names)))
+    base = alt.Chart(
+        shown.with_columns(said=_figure("value")), width=alt.Step(step), height=alt.Step(step), title=title
+    ).encode(
+        alt.X("column:N", title=None, sort=names),
+        alt.Y("row:N", title=None, sort=names),
+        tooltip=["row", "column", alt.Tooltip("value", format=".3f")],
+    )
+    color = alt.Color(
+        "value:Q", scale=alt.Scale(domain=[0, 1], range=_CORRELATIONS[1:], interpolate="rgb"), legend=None
+    )
+    layers = [base.mark_rect().encode(color)]
+    if step >= _READABLE:
+        layers.append(base.mark_text(color=_INK, fontSize=9).encode(text="said:N"))
+    return alt.LayerChart(layer=layers)
+
+
+def likeness(alike: pl.DataFrame) -> alt.LayerChart:
+    """Rows of `similarities`: mean cosine of the explanations of aligned latents with its interval, and with partners
+    exchanged."""
+    import altair as alt
+
+    several = alike["explainer"].n_unique() > 1
+    who = pl.format("{} · {}", "pair", "explainer") if several else pl.col("pair")
+    one, another = _BESIDE
+    own = alike.select(who.alias("pair"), "mean", "low", "high", of=pl.lit(one))
+    others = alike.select(who.alias("pair"), mean="shuffled", of=pl.lit(another))
+    shown = pl.concat([own, others], how="diagonal").drop_nulls("mean")
+    base = _chart(shown, height=alt.Step(18)).encode(
+        alt.Y("pair:N", title=None, axis=alt.Axis(labelLimit=220)),
+        alt.Color("of:N", title="explanation beside", scale=_scale(_BESIDE)),
+        tooltip=_tooltip(shown),
+    )
+    x = alt.X("mean:Q", title="mean cosine of explanations, 95 % interval", scale=alt.Scale(zero=False))
+    ends = base.mark_rule(strokeWidth=1.5).encode(alt.X("low:Q"), alt.X2("high"))
+    return alt.LayerChart(layer=[ends, base.mark_point(filled=True, size=35, opacity=1).encode(x)])
 
 
 def _figure(name: str) -> pl.Expr:

@@ -2,7 +2,9 @@
 
 A stage is computed partition by partition. The partitions of its inputs follow from one rule: along a dimension that
 both have, the same key, if the input has it (not every dictionary is trained); along one that only the input has, all its
-keys (the keys listed in ``keys`` where given; for ``shard``, the shards in use, or the first so many that were registered).
+keys; the keys listed in ``keys`` where given; for ``shard``, the shards in use, or the first so many that were registered. A
+``pair`` is two dictionaries: of an input that is partitioned by dictionary it reads these two, and a dictionary reads the
+pairs that hold it.
 
 To change how a stage computes, change its code and raise its version here: whatever lies downstream is then recomputed.
 """
@@ -17,8 +19,10 @@ from typing import Any
 from latentlake.choices import Choices
 from latentlake.digest import digest
 from latentlake.errors import LakeError, StudyError, nearest
+from latentlake.explainers import Lender
 from latentlake.scorers import NONE
 from latentlake.study import Study
+from latentlake.study_comparisons import BETWEEN, Comparison
 
 # choices of the corpus that decide how documents become contexts
 _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", "deduplicate", "split")
@@ -32,7 +36,7 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class Input:
-    """A stage that another reads. ``keys``: along a dimension that only the input has, the keys that are read.
+    """A stage that another reads. ``keys``: along a dimension, the keys that are read, whatever the partition's own.
 
     ``shards``: of each dictionary, how many of the first shards are read, in the place of the shards in use.
     """
@@ -88,6 +92,7 @@ class Flow:
             "llm": tuple(study.llms),
             "dictionary": tuple(study.dictionaries),
             "block": tuple(str(block) for block in range(study.blocks)),
+            "pair": tuple(sorted({pair for name in study.comparisons for pair in study.pairs(name)})),
         }
 
     def __getitem__(self, name: str) -> Stage:
@@ -100,8 +105,10 @@ class Flow:
         """All stages by name."""
         stages = [*self._roots(), *self._data()]
         stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
-        stages += [self._explanations(name) for name in self.study.explainers]
+        stages += [self._alignments(name) for name in self.study.comparisons]
+        stages += [self._explanations(name) for name in sorted(self.study.explainers, key=self._borrows)]
         stages += self._embeddings()
+        stages += [self._comparisons(name) for name in self.study.comparisons]
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
         ]
@@ -138,7 +145,14 @@ class Flow:
     def reads(self, stage: Stage, values: Mapping[str, str], source: Input) -> bool:
         """Whether a partition reads an input at all: not where the input lacks the partition's own key."""
         only = self[source.stage].only
+        if "pair" in only and "dictionary" in values:
+            return bool(self._pairs_with(values["dictionary"], source))
         return all(values[name] in keys for name, keys in only.items() if name in stage.dimensions)
+
+    def _pairs_with(self, dictionary: str, source: Input) -> list[str]:
+        """The pairs of an input that hold a dictionary."""
+        pairs = source.keys.get("pair", self.keys("pair", self[source.stage]))
+        return [pair for pair in pairs if dictionary in pair.split(BETWEEN)]
 
     def upstream(self, stage: Stage, key: str, source: Input, shards: Sequence[str]) -> list[str]:
         """Keys of the partitions of an input that a partition reads."""
@@ -147,11 +161,15 @@ class Flow:
             return []
         axes: list[Sequence[str]] = []
         for name in above.dimensions:
-            if name in values:
+            if name == "pair" and "dictionary" in values:
+                axes.append(self._pairs_with(values["dictionary"], source))
+            elif name in values and name not in source.keys:
                 axes.append([values[name]])
             elif name == "shard":
                 first = source.shards.get(values.get("dictionary", ""))
                 axes.append(self.used_shards(shards) if first is None else shards[:first])
+            elif name == "dictionary" and "pair" in values:
+                axes.append(values["pair"].split(BETWEEN))
             else:
                 axes.append(source.keys.get(name, self.keys(name, above)))
         return [above.key(dict(zip(above.dimensions, each, strict=True))) for each in product(*axes)]
@@ -312,11 +330,26 @@ class Flow:
             f"explanations/{name}",
             "explanations",
             ("dictionary", "block"),
-            (Input("latents"), *map(Input, choice.reads), *self._inputs(choice)),
+            (Input("latents"), *map(Input, choice.reads), *self._inputs(choice), *self._lent(choice.lender)),
             ("explanations", "hypotheses"),
             self._method_version("1", choice),
             {"explainer": name},
         )
+
+    def _borrows(self, name: str) -> bool:
+        return self.study.explainers[name].lender is not None
+
+    def _lent(self, lender: Lender | None) -> list[Input]:
+        """What an explainer reads that borrows."""
+        if lender is None:
+            return []
+        pairs = self.study.pairs(lender.comparison)
+        with_it = tuple(pair for pair in pairs if lender.dictionary in pair.split(BETWEEN))
+        whole = {"dictionary": (lender.dictionary,), "block": self._dimensions["block"]}
+        return [
+            Input(f"alignments/{lender.comparison}", {"pair": with_it}),
+            Input(f"explanations/{lender.explainer}", whole),
+        ]
 
     def _embeddings(self) -> list[Stage]:
         """Explanations as vectors, where the study asks for it; how they are looked for (`Search.query`) changes none."""
@@ -336,6 +369,39 @@ class Flow:
             )
             for name in self.study.explainers
         ]
+
+    def _alignments(self, name: str) -> Stage:
+        """Which latents of two dictionaries are which."""
+        choice = self.study.comparisons[name]
+        fires = [Input("activations"), Input("contexts")] if choice.by == "activations" else []
+        inputs = (Input("dictionaries"), *fires)
+        return Stage(
+            f"alignments/{name}",
+            "alignments",
+            ("pair",),
+            inputs,
+            ("alignments",),
+            _version("1", _how(choice)),
+            {"comparison": name},
+            {"pair": self.study.pairs(name)},
+        )
+
+    def _comparisons(self, name: str) -> Stage:
+        """What alignments come to over all pairs, with the explanations of what is aligned."""
+        choice, explainers = self.study.comparisons[name], sorted(self.study.compared(name))
+        names = {each for pair in self.study.pairs(name) for each in pair.split(BETWEEN)}
+        of = {"dictionary": tuple(sorted(names))}
+        sources = ["dictionaries", "latents", *(f"embeddings/{each}" for each in explainers)]
+        choices = {**_how(choice), "explainers": explainers, "seed": self.study.seed}
+        return Stage(
+            f"comparisons/{name}",
+            "comparisons",
+            (),
+            (Input(f"alignments/{name}"), *(Input(source, of) for source in sources)),
+            ("comparisons", "similarities"),
+            _version("1", choices),
+            {"comparison": name},
+        )
 
     def _scores(self, explainer: str, name: str) -> Stage:
         choice = self.study.scorers[name]
@@ -408,6 +474,11 @@ class Flow:
             name: llm.model_dump(mode="json", exclude=own if llm.chat else own | {"chat"}) for name, llm in llms.items()
         }
         return {f"llm {name}": [said[name], llm.engine_version] for name, llm in llms.items()}
+
+
+def _how(choice: Comparison) -> dict[str, Any]:
+    """How a comparison compares, not what."""
+    return choice.model_dump(exclude={"dictionaries", "pairs", "explainers"})
 
 
 def _version(code: str, choices: Any = None) -> str:

@@ -232,12 +232,15 @@ class _Wire:
     def __init__(self, flow: Flow, stage: Stage, source: Input, shards: Sequence[str], versions: Versions) -> None:
         self.stage = source.stage
         above = flow[source.stage].dimensions
-        self._positions = [stage.dimensions.index(d) for d in sorted(above) if d in stage.dimensions]
+        self._positions = [
+            stage.dimensions.index(d) for d in sorted(above) if d in stage.dimensions and d not in source.keys
+        ]
         self._is_one = len(self._positions) == len(above)
         self._is_partial = bool(flow[source.stage].only)
-        self._is_same = set(above) == set(stage.dimensions) and not self._is_partial
-        # which shards are read may be of the dictionary, though the input knows none
-        self._own = [stage.dimensions.index("dictionary")] if source.shards else []
+        self._is_same = set(above) == set(stage.dimensions) and not self._is_partial and not source.keys
+        # which shards or pairs are read may be of the dictionary, though the input knows none, and which dictionaries of the pair
+        own = ["dictionary"] if source.shards or "pair" in above else ["pair"] if "dictionary" in above else []
+        self._own = [stage.dimensions.index(dimension) for dimension in own if dimension in stage.dimensions]
         self._versions = versions[source.stage]
         self._gathered: dict[str, str | None] = {}
         self._flow, self._at, self._source, self._shards = flow, stage, source, shards

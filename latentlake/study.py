@@ -19,6 +19,7 @@ from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import EXPLAINERS, SCORERS
 from latentlake.scorers import NONE
+from latentlake.study_comparisons import BETWEEN, Comparison, is_comparable, pairs_of
 from latentlake.study_corpus import Corpus
 from latentlake.study_dictionaries import Dictionary, Reconstruction
 from latentlake.study_errors import explain, repeated_key
@@ -225,7 +226,8 @@ class Study(Choices):
     ``blocks``: into how many ranges of latents each dictionary is divided; the unit of recomputing.
     ``seed``: of everything drawn by hash. ``reconstruction``: how coders are checked on real activations; null: not at all.
     ``neighbours``: which latents are near to one another; ``logits``: which tokens they promote; ``search``: explanations as
-    vectors, to be found by meaning; null: that is not asked. ``report``: what the study's report shows; null: none is made.
+    vectors, to be found by meaning; null: that is not asked. ``comparisons``: which dictionaries are held against one another.
+    ``report``: what the study's report shows; null: none is made.
     """
 
     name: Name
@@ -245,6 +247,7 @@ class Study(Choices):
     explainers: dict[Name, ExplainerChoice] = {}
     scorers: dict[Name, ScorerChoice] = {}
     search: Search | None = None
+    comparisons: dict[Name, Comparison] = {}
     report: Report | None = Report()
     budget: Budget = Budget()
     checks: Checks = Checks()
@@ -311,6 +314,7 @@ class Study(Choices):
             "interventions": self.interventions,
             "explainers": self.explainers,
             "scorers": self.scorers,
+            "comparisons": self.comparisons,
         }
         for section, entries in sections.items():
             for name, entry in entries.items():
@@ -334,6 +338,67 @@ class Study(Choices):
                 "or add it to the scorer's `explainers`"
             )
         return self
+
+    @model_validator(mode="after")
+    def _comparisons_compare(self) -> "Study":
+        for name, comparison in self.comparisons.items():
+            named = dict.fromkeys([*(comparison.dictionaries or ()), *sum(comparison.pairs, ())])
+            for each in named:
+                if each not in self.dictionaries:
+                    raise ValueError(
+                        f"comparisons.{name} names the dictionary {each!r}, which is not there{nearest(each, self.dictionaries)}"
+                    )
+                if not is_comparable(comparison.by, self.dictionaries[each].model_dump()):
+                    raise ValueError(
+                        f"comparisons.{name} compares directions, and dictionaries.{each} has none; leave it out, or compare "
+                        "`by: activations`"
+                    )
+            if not self.pairs(name):
+                raise ValueError(
+                    f"comparisons.{name} finds no two dictionaries that can be compared by {comparison.by}; add one, or leave "
+                    "the comparison out"
+                )
+            if comparison.explainers and self.search is None:
+                raise ValueError(
+                    f"comparisons.{name} compares explanations by their vectors; name an embedder for these: "
+                    "`search: {embedder: …}`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lenders_lend(self) -> "Study":
+        """What is borrowed is another explainer's own, and reached by directions."""
+        for name, entry in self.explainers.items():
+            if (lender := entry.lender) is None:
+                continue
+            comparison = self.comparisons[lender.comparison]
+            if self.explainers[lender.explainer].lender is not None:
+                raise ValueError(
+                    f"explainers.{name} borrows from explainers.{lender.explainer}, which borrows itself; name one that explains"
+                )
+            if comparison.by != "directions":
+                raise ValueError(
+                    f"explainers.{name} borrows along comparisons.{lender.comparison}, which compares no directions; name one "
+                    "that does"
+                )
+            if not any(lender.dictionary in pair.split(BETWEEN) for pair in self.pairs(lender.comparison)):
+                raise ValueError(
+                    f"explainers.{name} borrows from dictionaries.{lender.dictionary}, of which comparisons.{lender.comparison} "
+                    "has no pair; add one to it"
+                )
+        return self
+
+    def pairs(self, comparison: str) -> tuple[str, ...]:
+        """The pairs of dictionaries of a comparison, by name."""
+        dictionaries = {name: each.model_dump() for name, each in self.dictionaries.items()}
+        return pairs_of(self.comparisons[comparison].model_dump(), dictionaries)
+
+    def compared(self, comparison: str) -> tuple[str, ...]:
+        """The explainers whose explanations a comparison compares."""
+        named = self.comparisons[comparison].explainers
+        if named is not None:
+            return named
+        return tuple(self.explainers) if self.search is not None else ()
 
     @model_validator(mode="after")
     def _explainers_have_what_they_read(self) -> "Study":

@@ -16,7 +16,7 @@ from latentlake.tables import TABLES
 from latentlake.view import View
 
 _WINDOW = ("shard", "context", "start")
-_ASIDE = "^(agreements|embeddings/|report)"  # made of scores or explanations, and not the other way round
+_ASIDE = "^(agreements|embeddings/|comparisons/|report)"  # made of scores or explanations, and not the other way round
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from latentlake.catalog import PUBLISHED, Catalog
 from latentlake.errors import LakeError, nearest
 from latentlake.lake import Lake
 from latentlake.ledger import one_a_key
+from latentlake.study_comparisons import pairs_of
 from latentlake.tables import TABLES
 
 T = TypeVar("T")
@@ -216,11 +217,18 @@ def _where(published: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
 
 
 def _is_in(where: list[dict[str, str]], choices: dict[str, Any], shards: list[str]) -> bool:
-    """Whether a study still has a partition's shard, dictionary, model and block."""
+    """Whether a study still has a partition's shard, dictionary, model, block and pair of dictionaries."""
     values = {each["column"]: each["value"] for each in where}
     return (
         values.get("dictionary", next(iter(choices["dictionaries"]))) in choices["dictionaries"]
         and ("shard" not in values or values["shard"] in shards)
         and ("llm" not in values or values["llm"] in choices["llms"])
         and int(values.get("block", 0)) < choices["blocks"]
+        and ("pair" not in values or _is_pair(values["comparison"], values["pair"], choices))
     )
+
+
+def _is_pair(comparison: str, pair: str, choices: dict[str, Any]) -> bool:
+    """Whether a study still compares two dictionaries."""
+    own = choices.get("comparisons", {}).get(comparison)
+    return own is not None and pair in pairs_of(own, choices["dictionaries"])

@@ -33,16 +33,20 @@ MAY_IMPORT = {
     "latentlake/prompts": ["latentlake.digest", "latentlake.protocols"],
     "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake/study_interventions": ["latentlake.choices"],
+    "latentlake/study_comparisons": ["latentlake.choices", "latentlake.study_dictionaries"],
     "latentlake/study_errors": ["latentlake.errors"],
     "latentlake/tables": ["latentlake.errors"],
     "latentlake/study": [
         f"latentlake.{name}"
         for name in (
-            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_corpus", "study_dictionaries",
-            "study_errors", "study_interventions",
+            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_comparisons", "study_corpus",
+            "study_dictionaries", "study_errors", "study_interventions",
         )
     ],
-    "latentlake/flow": [f"latentlake.{name}" for name in ("choices", "digest", "errors", "scorers", "study", "tables")],
+    "latentlake/flow": [
+        f"latentlake.{name}"
+        for name in ("choices", "digest", "errors", "explainers", "scorers", "study", "study_comparisons", "tables")
+    ],
     "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
     "latentlake/correlation": ["latentlake.metrics", "latentlake.scoring"],
     "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
@@ -51,8 +55,9 @@ MAY_IMPORT = {
     "latentlake/stages": [
         f"latentlake.{name}"
         for name in (
-            "agreement", "coders", "corpus", "dictionaries", "digest", "errors", "explainers", "fetching", "given", "hookpoints",
-            "metrics", "origins", "pages", "protocols", "reported", "sampling", "scorers", "scoring", "steering", "study",
+            "agreement", "alignment", "coders", "cooccurrence", "corpus", "dictionaries", "digest", "errors", "explainers",
+            "fetching", "given", "hookpoints", "likeness", "metrics", "origins", "pages", "protocols", "reported", "sampling",
+            "scorers", "scoring", "steering", "study", "study_comparisons",
             "study_corpus", "study_interventions", "tables", "weights", "work",
         )
     ],
@@ -61,7 +66,9 @@ MAY_IMPORT = {
     ],
     "latentlake/explainers": [
         f"latentlake.{name}"
-        for name in ("choices", "explainers", "marking", "metrics", "protocols", "registry", "sources", "work")
+        for name in (
+            "choices", "explainers", "marking", "metrics", "protocols", "registry", "sources", "study_comparisons", "work",
+        )
     ],
     "latentlake/scorers": [
         f"latentlake.{name}"

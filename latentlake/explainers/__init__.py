@@ -8,7 +8,7 @@ To add one: a file with a subclass of `Explainer`, registered in `latentlake.reg
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from latentlake.choices import Choices
 from latentlake.sources import Source
@@ -19,13 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice."""
+    """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice.
+
+    ``from_dictionary``, ``from_latent``: whose explanation it is, where it is another's.
+    """
 
     source: str
     explanation: str | None
     error: str | None = None
     call: str | None = None
     selection: float | None = None
+    from_dictionary: str | None = None
+    from_latent: int | None = None
+
+
+class Lender(NamedTuple):
+    """Whose explanations an explainer borrows: those that another gives of a dictionary, along the alignments of a comparison."""
+
+    comparison: str
+    dictionary: str
+    explainer: str
 
 
 class Explainer(Choices):
@@ -44,6 +57,11 @@ class Explainer(Choices):
     def most_calls(self) -> int:
         """Model calls for one latent, at most."""
         return 0
+
+    @property
+    def lender(self) -> Lender | None:
+        """Whose explanations it borrows, where it does."""
+        return None
 
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """Hypotheses for each latent.
