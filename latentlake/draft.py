@@ -198,7 +198,7 @@ def _lines(wanted: Wanted, coders: Mapping[str, Coder], home: Path) -> Iterator[
     blocks = min(ceil(max(widths) / BLOCK), *widths) if len(widths) > 1 else ceil(widths[0] / BLOCK)
     name = wanted.name or _slug(f"{Path(wanted.model).stem}_{'_'.join(coders) if len(coders) == 1 else 'coders'}")
     yield f"# A first study of {', '.join(coders)} on {wanted.model}. Everything here changes results; where and how"
-    yield "# things run is configuration. Every key is documented in latentlake/study.py, study_corpus.py and study_dictionaries.py."
+    yield "# things run is configuration. latentlake/study.py, study_corpus.py and study_dictionaries.py document every key."
     yield f"name: {name}"
     yield f"blocks: {blocks}  # ranges of latents, the unit of recomputing: some {BLOCK:,} latents each"
     yield ""

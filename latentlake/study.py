@@ -261,6 +261,12 @@ class Study(Choices):
         """A prompt by the name that an explainer or scorer gives it, as it was when the study was read."""
         return self._prompts[name]
 
+    def with_sections(self, **sections: Any) -> "Study":
+        """The study with other sections in the place of its own, as its file would give them; prompts as they were read."""
+        study = Study.model_validate({**self.model_dump(exclude_unset=True), **sections})
+        study._path, study._prompts = self._path, self._prompts
+        return study
+
     @model_validator(mode="after")
     def _windows_fit(self) -> "Study":
         if self.selection.window > self.corpus.context_length:

@@ -1,8 +1,7 @@
 """Write a first study: from a model and the checkpoint of a sparse coder, with a comment on each choice.
 
 MODEL is a folder, a GGUF file, `package://name/file` or a repository id of the Hugging Face hub; CHECKPOINT a file, a folder, a
-folder of several coders, or ORGANISATION/NAME/FOLDER of the hub. Format, width and hookpoint are seen by the checkpoint, or by its
-path.
+folder of several coders, or ORGANISATION/NAME/FOLDER of the hub. Format, width and hookpoint are seen by its files and its path.
 """
 
 import argparse
