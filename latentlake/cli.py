@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     for found in pkgutil.iter_modules(commands.__path__):
         module = importlib.import_module(f"latentlake.commands.{found.name}")
         said = (module.__doc__ or "").strip()
-        command = under.add_parser(found.name, help=said.splitlines()[0], description=said)
+        name = found.name.removesuffix("_")  # of a module that Python's own word would be the name of
+        command = under.add_parser(name, help=said.splitlines()[0], description=said)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser

@@ -94,7 +94,7 @@ class Flow:
         """All stages by name."""
         stages = [*self._roots(), *self._data()]
         stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
-        stages += [self._explanations(name) for name in self.study.explainers]
+        stages += [self._explanations(name) for name in self._explainers()]
         stages += self._embeddings()
         stages += [
             self._scores(explainer, name) for name, each in self.study.scorers.items() for explainer in each.judged
@@ -298,6 +298,10 @@ class Flow:
             for kind, (version, sample, own) in stages.items()
             if sample is not None
         ]
+
+    def _explainers(self) -> list[str]:
+        """Explainers in an order in which those that take over explanations come after the ones that have them."""
+        return sorted(self.study.explainers, key=lambda name: bool(self.study.takes_over(name)))
 
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]

@@ -325,6 +325,20 @@ class Study(Choices):
             raise ValueError(f"explainers.{NONE} stands for no explainer in the tables; call it otherwise")
         return self
 
+    def takes_over(self, explainer: str) -> list[str]:
+        """The explainers whose explanations one reads."""
+        return [name for mark, name in self.explainers[explainer].references() if mark.section == "explainers"]
+
+    @model_validator(mode="after")
+    def _nothing_is_taken_over_twice(self) -> "Study":
+        for name in self.explainers:
+            for other in self.takes_over(name):
+                if self.takes_over(other):
+                    raise ValueError(
+                        f"explainers.{name} takes over what explainers.{other} takes over itself; name where that comes from"
+                    )
+        return self
+
     @model_validator(mode="after")
     def _interventions_reach(self) -> "Study":
         """What takes a target of an intervention takes one that it has; and tokens that become likelier are looked for."""

@@ -1,5 +1,5 @@
-"""One latent, explained and scored before a study is run: by the study's own stages, on the first documents of its corpus, in a lake
-that is deleted again.
+"""One latent, explained and scored before a study is run: by the study's own stages, on the first documents of its corpus, in a
+lake that is deleted again.
 
 Draws follow from hashes of latent and window, and not from other latents: of the same documents the study makes the same
 windows, explanation and scores. A control takes the explanation of the next chosen latent in the block, which is explained
@@ -83,10 +83,9 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Trace):
     """What became of a latent, and what was read for it: ``documents``, and their ``tokens`` with BOS and separators."""
 
-    trace: Trace
     documents: int
     tokens: int
 
@@ -106,8 +105,8 @@ def try_latent(
 ) -> Trial:
     """Explain and score one latent of a study, or of the study in a file. What is kept is what ``cache`` remembers of files.
 
-    ``documents``: how many of the corpus are read, from the first; those of a file ``text`` in its place. ``explainer``, ``scorer``:
-    of these alone. ``opening``: opens the doors to models; by default to real ones, which run as the environment says.
+    ``documents``: how many of the corpus are read, from the first; of a file ``text`` in its place. ``explainer``, ``scorer``: of
+    these alone. ``opening``: opens the doors to models; by default to real ones, which run as the environment says.
 
     Raises:
         InputError: there is no such dictionary, latent, explainer or scorer; or the latent fires too rarely in what was read.
@@ -186,7 +185,8 @@ class _Trying:
         entry = self.study.dictionaries[self.dictionary].model_dump(exclude_unset=True)
         entry["latents"] = self._with_partner(rows.filter("is_chosen")["latent"].to_list())
         self._compute(self.study.with_sections(dictionaries={self.dictionary: entry}))
-        return Trial(trace(View(self.lake), self.dictionary, self.latent), documents, tokens)
+        found = trace(View(self.lake), self.dictionary, self.latent)
+        return Trial(**vars(found), documents=documents, tokens=tokens)
 
     def _with_partner(self, chosen: Sequence[int]) -> list[int]:
         """The latent, and the one whose explanation is its control, where the block has another."""

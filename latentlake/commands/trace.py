@@ -137,7 +137,7 @@ def _hypotheses(hypotheses: pl.DataFrame) -> Iterable[str]:
             row["explainer"],
             "→" if row["is_chosen"] else "",
             _number(row["selection"]),
-            row["source"],
+            row["source"] if row["provenance"] is None else f"{row['source']} ({row['provenance']})",
             row["explanation"] or f"none: {row['error']}",
         ]
         for row in hypotheses.iter_rows(named=True)

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice."""
+    """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice. ``provenance``:
+    who said it, where people did.
+    """
 
     source: str
     explanation: str | None
     error: str | None = None
     call: str | None = None
     selection: float | None = None
+    provenance: str | None = None
 
 
 class Explainer(Choices):

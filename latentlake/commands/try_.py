@@ -1,7 +1,7 @@
 """Explain and score one latent, and print it: before a study is run, or beside it. Nothing is written to a lake.
 
-The first documents of the study's corpus are read, or those of a file. Of the same documents the study would make the same windows,
-explanation and scores.
+The first documents of the study's corpus are read, or those of a file. Of the same documents the study would make the same
+windows, explanation and scores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         cache=Path(opened.cache),
     )
     print(f"read {trial.documents:,} documents, {trial.tokens:,} tokens\n")
-    show(about(trial.trace, None) if options.all else about(trial.trace))
+    show(about(trial, None) if options.all else about(trial))
 
 
 class _Telling(Silent):
