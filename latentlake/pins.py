@@ -1,5 +1,5 @@
-"""Explanations that people pin to latents, kept in a file of JSON lines beside the study: ``latent``, ``explanation``, and where it
-is said ``by`` whom and ``at`` what time. The explainer `pinned` reads it.
+"""Explanations that people pin to latents, kept in a file of JSON lines beside the study: ``latent``, ``explanation``, and where
+it is said ``by`` whom and ``at`` what time. The explainer `pinned` reads it.
 """
 
 import json

@@ -10,6 +10,7 @@ import pytest
 from latentlake.cli import main
 from latentlake.errors import InputError, StudyError
 from latentlake.pins import Pin, file_of, pin, read_pins, unpin
+from latentlake.plan import State
 from latentlake.study import load_study
 from latentlake.trace import trace
 from tests.workbench import Workbench
@@ -31,10 +32,8 @@ def test_a_pin_holds_and_the_rest_is_taken_over(materialized: Workbench) -> None
     with_people(materialized)
     pins = materialized.folder / "pins" / "one.jsonl"
     pin(pins, Pin(latent, "capitals  of countries", by="Ada", at="2026-03-01"))
-    calls = len(materialized.llm.calls) if hasattr(materialized.llm, "calls") else None
-    assert materialized.run() == {"explanations/people": 2, "scores/people/embedding": 2, "agreements": 1}
-    if calls is not None:
-        assert len(materialized.llm.calls) == calls
+    assert materialized.run() == {"explanations/people": 2, "scores/people/embedding": 2}
+    assert materialized.llm.made == []
 
     view = materialized.view()
     said = {name: own for (name,), own in view.explanations.collect().partition_by("explainer", as_dict=True).items()}
@@ -44,13 +43,11 @@ def test_a_pin_holds_and_the_rest_is_taken_over(materialized: Workbench) -> None
     assert (own["source"], own["provenance"], own["call"]) == ("pinned", "Ada, 2026-03-01", None)
     others = view.hypotheses.filter(pl.col("latent") != latent, explainer="people").collect()
     assert set(others.select("source", "provenance").iter_rows()) == {("otherwise", "tokens")}
-    values = {
-        name: trace(view, "one", latent, name, "embedding").scores.filter(control=None) for name in ("people", "tokens")
-    }
-    assert len(trace(view, "one", latent, "people", "embedding").scores) == len(
-        trace(view, "one", latent, "tokens", "embedding").scores
-    )
-    assert values["people"].columns == values["tokens"].columns
+    for scores in (trace(view, "one", latent, name, "embedding").scores for name in ("people", "tokens")):
+        assert scores.select("control", "metric").sort("control").rows() == [
+            (None, "auroc"), ("empty", "auroc"), ("shuffled", "auroc"),
+        ]  # fmt: skip
+        assert scores["error"].null_count() == 3
 
     # what is said by another is the same said, and stales no score; taken back, all is as if it had never been
     pin(pins, Pin(latent, "capitals of countries", by="Grace"))
@@ -74,11 +71,8 @@ def test_a_pin_stales_the_explanations_of_its_dictionary_alone(materialized: Wor
     pin(pins["one"], Pin(latent, "other words"))
     assert materialized.stale() == {"explanations/people": 2}
     plan = materialized.prepare().plan()
-    assert {
-        each.partition.split("|")[1]
-        for each in plan.all
-        if each.stage.name == "explanations/people" and each.state.name == "STALE"
-    } == {"one"}
+    people = [each for each in plan.all if each.stage.name == "explanations/people"]
+    assert {each.stage.values(each.partition)["dictionary"] for each in people if each.state is State.STALE} == {"one"}
 
 
 def test_without_another_explainer_the_rest_has_none(materialized: Workbench) -> None:
@@ -142,10 +136,10 @@ def test_a_file_that_holds_something_else_is_refused(workbench: Workbench, lines
 def test_what_is_taken_over_is_not_taken_over_again(workbench: Workbench) -> None:
     with_people(workbench)
     workbench.study["explainers"]["more"] = {**PEOPLE, "otherwise": "people"}
-    with pytest.raises(StudyError, match="more takes over what explainers.people takes over itself"):
+    with pytest.raises(StudyError, match=r"more takes over what explainers\.people takes over itself"):
         workbench.prepare()
     workbench.study["explainers"]["more"]["otherwise"] = "token"
-    with pytest.raises(StudyError, match="refers to explainers.token"):
+    with pytest.raises(StudyError, match=r"refers to explainers\.token"):
         workbench.prepare()
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @EXPLAINERS.register("pinned")
 class Pinned(Explainer):
-    """``files``: of each dictionary the file of its pins, relative to the study file, as `latentlake pin` keeps it. ``otherwise``:
-    the explainer whose explanations are taken over where there is no pin; None: these latents get none.
+    """``files``: of each dictionary the file of its pins, relative to the study file, as `latentlake pin` keeps it.
+    ``otherwise``: the explainer whose explanations are taken over where there is no pin; None: these latents get none.
     """
 
     version: ClassVar[str] = "1"
