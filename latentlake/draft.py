@@ -222,8 +222,8 @@ def _dictionary_lines(wanted: Wanted, name: str, coder: Coder, home: Path) -> It
     yield f"  # {coder.format}: {own.width:,} latents ({own.family}{k}) of {own.d_in} numbers; hookpoint {coder.how}"
     if coder.how.startswith("guessed"):
         yield "  # a guess: a wrong hookpoint shows in `python -m jobs.run dictionaries`, which measures reconstructions"
-    entry = {"hookpoint": coder.hookpoint, "coder": _from(home, coder.reference), "revision": wanted.revision}
-    entry["latents"] = min(wanted.latents, own.width)
+    place = {"hookpoint": coder.hookpoint, "coder": _from(home, coder.reference), "revision": wanted.revision}
+    entry = {**place, "latents": min(wanted.latents, own.width)}
     yield f"  {name}: {_flow(entry)}  # a number, drawn by hash; a list; or all"
 
 

@@ -60,7 +60,9 @@ _GEMMA_SCOPE_NAMES = (
 # what folders and files of checkpoints are called, looser than the names above: a block by number, and words for what in it
 _EXACT = re.compile(r"(?:model\.)?layers\.\d+(?:\.[a-z_]+)*")
 _LENS = re.compile(rf"blocks\.\d+\.(?:{'|'.join(map(re.escape, _TRANSFORMER_LENS))})")
-_BLOCK = re.compile(r"(?<![a-z0-9])(?:layers?|blocks?|l)[._-]?(?P<layer>\d+)(?P<kind>r|m|a|tc)?(?![a-z0-9])")
+_BLOCK = re.compile(
+    r"(?<![a-z0-9])(?<!average_)(?:layers?|blocks?|l)[._-]?(?P<layer>\d+)(?P<kind>r|m|a|tc)?(?![a-z0-9])"
+)
 _LETTERS = {"r": "", "m": "mlp", "a": "attention", "tc": "mlp.input"}  # Llama Scope's
 _WORDS = {
     "transcoders?": "mlp.input",

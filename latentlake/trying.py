@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import polars as pl
 import pyarrow as pa
@@ -27,7 +27,7 @@ from latentlake.handles import LazyHandles, Settings, settings_from_environment
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Handles
-from latentlake.scorers import NONE
+from latentlake.scorers import NONE, Scorer
 from latentlake.stages import (
     activations,
     contexts,
@@ -68,6 +68,7 @@ _COMPUTES: Mapping[str, Compute] = {
 # what shows whether a latent fires, and which others the study would explain
 _CHOOSING = ("subject", "selections", "contexts", "dictionaries", "activations", "latents")
 _WINDOWS = ("examples/", "continuations/")  # stages whose rows are what a latent is judged by
+T = TypeVar("T", bound=Choices)
 Opening = Callable[[Study, Origins, Lake], Handles]
 
 
@@ -116,7 +117,7 @@ def try_latent(
     study = study if isinstance(study, Study) else load_study(study)
     small = _reduced(study, dictionary, explainer, scorer)
     if text is not None:
-        small = small.with_sections(corpus=_corpus(small, sources={"text": {"path": Path(text).resolve().as_posix()}}))
+        small = small.with_sections(corpus=_corpus(small, sources=_file(Path(text)), refresh="all"))
     _require_latent(Origins(small, folder), dictionary, latent)
     shards = _first(small, folder, documents)
     with TemporaryDirectory() as scratch:
@@ -202,8 +203,7 @@ class _Trying:
         handles = self.opening(study, origins, self.lake)
         executor = Executor(flow, self.lake, origins, handles, self.progress, run="", launch="")
         for stage in flow.stages.values():
-            is_read = stage.kind == "neighbours" and "latents" in kinds
-            if stage.kind in kinds or is_read:
+            if stage.kind in kinds:
                 keys = [
                     key
                     for key in flow.partitions(stage, list(self.shards))
@@ -236,6 +236,10 @@ def _scores_of(latent: int, work: Work) -> Tables:
     return scores.compute(replace(work, read=read))
 
 
+def _file(path: Path) -> dict[str, Any]:
+    return {"text": {"path": path.resolve().as_posix()}}
+
+
 def _corpus(study: Study, **changes: Any) -> dict[str, Any]:
     return study.corpus.model_dump(exclude_unset=True) | changes
 
@@ -250,31 +254,44 @@ def _reduced(study: Study, dictionary: str, explainer: str | None, scorer: str |
         raise InputError(
             f"dictionaries.{dictionary} is trained by the study; run it, or name the coder that was trained"
         )
-    judging = _scorers(study, explainer, scorer)
-    wanted = {explainer} if explainer else {name for each in judging.values() for name in each.get("explainers", ())}
-    explaining = {name: each for name, each in study.explainers.items() if name in wanted or not (explainer or scorer)}
-    kept: dict[str, dict[str, Any]] = {"explainers": _dumped(explaining), "scorers": judging}
-    near = any(source.endswith("neighbours") for sample in study.samples.values() for source in sample.sources)
-    own = study.dictionaries[dictionary].model_dump(exclude_unset=True)
+    scorers = _scorers(study, explainer, scorer)
+    if explainer:
+        judged = {explainer}
+    else:
+        judged = {name for each in scorers.values() for name in each.judged} if scorer else set(study.explainers)
+    judged |= {other for name in judged if name in study.explainers for other in study.takes_over(name)}
+    explainers = {name: each for name, each in study.explainers.items() if name in judged}
+    asking = [*explainers.values(), *scorers.values()]
+    interventions = _named("interventions", study.interventions, asking)
+    asking += interventions.values()
+    samples = _named("samples", study.samples, asking)
+    near = any(source.endswith("neighbours") for sample in samples.values() for source in sample.sources)
     return study.with_sections(
-        **kept,
-        dictionaries={dictionary: own},
+        dictionaries=_dumped({dictionary: study.dictionaries[dictionary]}),
+        samples=_dumped(samples),
+        interventions=_dumped(interventions),
+        llms=_dumped(_named("llms", study.llms, [*asking, *samples.values()])),
+        explainers=_dumped(explainers),
+        scorers=_dumped(scorers),
         reconstruction=None,
         search=None,
         neighbours=study.neighbours.model_dump() if near and study.neighbours else None,
     )
 
 
-def _scorers(study: Study, explainer: str | None, scorer: str | None) -> dict[str, dict[str, Any]]:
+def _named(section: str, entries: Mapping[str, T], asking: Sequence[Choices]) -> dict[str, T]:
+    """The entries of a section that something refers to."""
+    named = {name for each in asking for mark, name in each.references() if mark.section == section}
+    return {name: entry for name, entry in entries.items() if name in named}
+
+
+def _scorers(study: Study, explainer: str | None, scorer: str | None) -> dict[str, Scorer]:
     """Scorers as the study has them, with those explainers that are asked about."""
-    found = {}
+    found: dict[str, Scorer] = {}
     for name, choice in study.scorers.items():
-        judged = [each for each in choice.judged if explainer in (None, each)]
-        if scorer not in (None, name) or not judged:
-            continue
-        found[name] = choice.model_dump(exclude_unset=True)
-        if choice.judged != (NONE,):
-            found[name]["explainers"] = judged
+        judged = tuple(each for each in choice.judged if explainer in (None, each))
+        if scorer in (None, name) and judged:
+            found[name] = choice if choice.judged == (NONE,) else choice.model_copy(update={"explainers": judged})
     if scorer is not None and not found:
         raise InputError(
             f"scorers.{scorer} does not judge explainers.{explainer}; name one that it judges, or add it there"

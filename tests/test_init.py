@@ -152,7 +152,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint": "layers.9"}, r"has no hookpoint 'layers\.9'"),
     ({"checkpoint": "wide/layers.1"}, r"reads 24 numbers a token, but layers\.1 of model gives 16"),
     ({"checkpoint": "texts"}, r"the format of .*texts is not known\. Expected are"),
-    ({"checkpoint": "nothing/at/all"}, r"Coder 'nothing/at/all'"),
+    ({"checkpoint": "./nothing"}, r"Coder './nothing': there is nothing at nothing"),
+    ({"checkpoint": "nothing/at/all"}, r"Coder 'nothing/at' is no path here, and the hub does not give it"),
     ({"checkpoint": "layers.9", "hookpoint": "layers.1", "corpus": ["none/*.txt"]}, r"no file matches .*none/\*\.txt"),
     ({"checkpoint": "layers.9", "hookpoint": "layers.1", "llm": "nomodel"}, r"Model 'nomodel': there is nothing at"),
 ]
