@@ -73,8 +73,9 @@ class Draft:
     notes: Sequence[str]
 
 
-def begin(wanted: Wanted, out: Path, force: bool = False) -> Draft:
-    """Write a study file, once it is known that it can be run. No weights of the model are loaded; coders are read once.
+def begin(wanted: Wanted, out: Path, cache: Path, force: bool = False) -> Draft:
+    """Write a study file, once it is known that it can be run. No weights of the model are loaded; coders are read to their end.
+    ``cache``: remembers what files hold, for the runs that follow.
 
     Raises:
         InputError: there is such a file; a checkpoint or the model cannot be read; a coder does not fit the model; or nothing
@@ -90,15 +91,14 @@ def begin(wanted: Wanted, out: Path, force: bool = False) -> Draft:
     with tempfile.NamedTemporaryFile("w", dir=home, prefix=".draft-", suffix=".yaml", encoding="utf-8") as aside:
         aside.write(text)
         aside.flush()
-        _require_sound(load_study(aside.name))
+        _require_sound(load_study(aside.name), cache)
     out.write_text(text, encoding="utf-8")
     return Draft(load_study(out), coders, list(_notes(wanted, coders)))
 
 
-def _require_sound(study: Study) -> None:
+def _require_sound(study: Study, cache: Path) -> None:
     """The model, the coders and the files of the corpus are there, and fit one another."""
-    with tempfile.TemporaryDirectory() as cache:  # what is remembered of files belongs to runs
-        Origins(study, Path(cache)).verify()
+    Origins(study, cache).verify()
     corpus.files(study.corpus, study.home)
 
 

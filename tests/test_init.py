@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begun(checkpoint: str, out: str = "study.yaml", **more: Any) -> Draft:
-    return begin(Wanted("model", checkpoint, **{"corpus": ["texts/*.jsonl"], **more}), Path(out))
+    return begin(Wanted("model", checkpoint, **{"corpus": ["texts/*.jsonl"], **more}), Path(out), Path("../cache"))
 
 
 PLACES = {
@@ -185,7 +185,11 @@ def test_a_file_is_overwritten_only_when_that_is_said(here: Path, capsys: pytest
 
 
 def test_the_quickstarts_own_coder_is_accepted(here: Path) -> None:
-    draft = begin(Wanted(SUBJECT, QUICKSTART.as_posix(), corpus=["texts/*.jsonl"], llm=SUBJECT), here / "mine.yaml")
+    draft = begin(
+        Wanted(SUBJECT, QUICKSTART.as_posix(), corpus=["texts/*.jsonl"], llm=SUBJECT),
+        here / "mine.yaml",
+        Path("../cache"),
+    )
     ((name, coder),) = draft.coders.items()
     assert (name, coder.hookpoint, coder.facts.width, coder.facts.k) == ("layers_9", "layers.9", 4096, 32)
     text = (here / "mine.yaml").read_text()

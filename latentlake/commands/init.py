@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, opened: Opened) -> None:
     """Write the file, and say what comes next."""
     own = ("model", "checkpoint", "revision", "corpus", "hookpoint", "llm", "latents", "name")
-    draft = begin(Wanted(**{name: getattr(options, name) for name in own}), options.out, options.force)
+    draft = begin(
+        Wanted(**{name: getattr(options, name) for name in own}), options.out, Path(opened.cache), options.force
+    )
     for note in draft.notes:
         print(f"note: {note}", file=sys.stderr)
     print("\n".join(_said(draft, options.out)))
