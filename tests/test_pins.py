@@ -130,7 +130,7 @@ def test_a_file_that_holds_something_else_is_refused(workbench: Workbench, lines
     path.parent.mkdir()
     path.write_text(lines)
     with pytest.raises(InputError, match=rf"explainers\.people\.files\.one: .*{said}"):
-        workbench.prepare().plan()
+        _ = workbench.prepare().plan().all
 
 
 def test_what_is_taken_over_is_not_taken_over_again(workbench: Workbench) -> None:
