@@ -52,4 +52,5 @@ class _Telling(Silent):
 
     def calls(self, made: int, remembered: int) -> None:
         """Model calls were made."""
-        print(f"    {made} model calls", file=sys.stderr, flush=True)
+        if made:
+            print(f"    {made} model calls more", file=sys.stderr, flush=True)
