@@ -20,12 +20,13 @@ from benchmarks.quickstart import ROOT
 from latentlake.catalog import Catalog
 from latentlake.execute import Executor
 from latentlake.flow import Flow
+from latentlake.handles import LazyHandles
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.stages import activations, contexts, roots
 from latentlake.study import load_study
 from latentlake.work import each
-from resources.models import LazyHandles, ModelsResource
+from resources.models import ModelsResource
 
 DOCUMENTS, TOKENS_A_DOCUMENT = 30, 105
 

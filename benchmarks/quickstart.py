@@ -9,13 +9,14 @@ from latentlake.coders.opening import Source, open_coder
 from latentlake.corpus import read_documents
 from latentlake.engines.checkpoint import converted
 from latentlake.fakes import write_coder
+from latentlake.handles import LazyHandles
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Coder, Subject
 from latentlake.stages.activations import DROPPED_BITS, encode
 from latentlake.stages.contexts import Context, pack, packing_of
 from latentlake.study import Study, load_study
-from resources.models import LazyHandles, ModelsResource
+from resources.models import ModelsResource
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH_TOKENS = 4096

@@ -14,8 +14,8 @@ class Refers:
     ``split``: of ``samples``, the split from which the entry must be drawn. ``is_embedder``: of ``llms``, whether the
     entry must embed texts, or else complete them; ``reads_prompt``: whether it must give the log-probabilities of a prompt's own
     tokens. ``places``: of ``prompts``, what prefix and suffix have filled in.
-    ``apart``: two of these, with which the suffix ends, words between them. ``stage``: of ``interventions``, which of the entry's
-    stages is read.
+    ``apart``: two of these, with which the suffix ends, words between them. ``stage``: of ``interventions`` and ``explainers``,
+    which of the entry's stages is read.
     """
 
     section: str
@@ -61,4 +61,5 @@ ExplainSampleOrNone = Annotated[str | None, Refers("samples", split="explain")]
 SelectSampleOrNone = Annotated[str | None, Refers("samples", split="select")]
 EmbedderNameOrNone = Annotated[str | None, Refers("llms", is_embedder=True)]
 DictionaryFiles = Annotated[dict[Name, str], Refers("dictionaries")]
+ReadExplainerOrNone = Annotated[str | None, Refers("explainers", stage="explanations")]
 ExplainerNames = Annotated[tuple[str, ...], Refers("explainers")]

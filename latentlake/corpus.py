@@ -101,13 +101,25 @@ def read_documents(shard: Shard) -> list[Document]:
     return [document for document in documents if document is not None]
 
 
-def _paths(name: str, source: Source, home: Path) -> list[Path]:
-    assert source.path is not None
-    found = (home / path for path in glob(source.path, root_dir=home, recursive=True))
+def files_of(pattern: str, home: Path) -> list[Path]:
+    """The files that a glob means, in order.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = (home / path for path in glob(pattern, root_dir=home, recursive=True))
     paths = sorted(path for path in found if path.is_file())
     if not paths:
-        raise InputError(f"corpus.sources.{name}: no file matches {home / source.path}; correct `path` in the study")
+        raise InputError(f"no file matches {home / pattern}; correct `path` in the study")
     return paths
+
+
+def _paths(name: str, source: Source, home: Path) -> list[Path]:
+    assert source.path is not None
+    try:
+        return files_of(source.path, home)
+    except InputError as error:
+        raise InputError(f"corpus.sources.{name}: {error}") from error
 
 
 def _survey(source: Source, path: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Flow:
         stages = [*self._roots(), *self._data()]
         stages += [stage for name in self.study.interventions for stage in self._interventions(name)]
         stages += [self._alignments(name) for name in self.study.comparisons]
-        stages += [self._explanations(name) for name in sorted(self.study.explainers, key=self._borrows)]
+        stages += [self._explanations(name) for name in self._explainers()]
         stages += self._embeddings()
         stages += [self._comparisons(name) for name in self.study.comparisons]
         stages += [
@@ -324,6 +324,10 @@ class Flow:
             if sample is not None
         ]
 
+    def _explainers(self) -> list[str]:
+        """Explainers in an order in which those that take over explanations come after the ones that have them."""
+        return sorted(self.study.explainers, key=lambda name: bool(self.study.takes_over(name)))
+
     def _explanations(self, name: str) -> Stage:
         choice = self.study.explainers[name]
         return Stage(
@@ -335,9 +339,6 @@ class Flow:
             self._method_version("1", choice),
             {"explainer": name},
         )
-
-    def _borrows(self, name: str) -> bool:
-        return self.study.explainers[name].lender is not None
 
     def _lent(self, lender: Lender | None) -> list[Input]:
         """What an explainer reads that borrows."""

@@ -57,6 +57,20 @@ _GEMMA_SCOPE_NAMES = (
     re.compile(r"(?P<layer>\d+)-gemmascope-(?P<kind>res|mlp|att|transcoder)-.*"),
 )
 
+# what folders and files of checkpoints are called, looser than the names above: a block by number, and words for what in it
+_EXACT = re.compile(r"(?:model\.)?layers\.\d+(?:\.[a-z_]+)*")
+_LENS = re.compile(rf"blocks\.\d+\.(?:{'|'.join(map(re.escape, _TRANSFORMER_LENS))})")
+_BLOCK = re.compile(
+    r"(?<![a-z0-9])(?<!average_)(?:layers?|blocks?|l)[._-]?(?P<layer>\d+)(?P<kind>r|m|a|tc)?(?![a-z0-9])"
+)
+_LETTERS = {"r": "", "m": "mlp", "a": "attention", "tc": "mlp.input"}  # Llama Scope's
+_WORDS = {
+    "transcoders?": "mlp.input",
+    "mlp": "mlp",
+    "attn|attention|att": "attention",
+    "resid_pre": "input",
+}
+
 
 class Site(NamedTuple):
     """A site of a block: block number and the key of `SITES`."""
@@ -85,6 +99,38 @@ def site_of(name: str) -> Site | None:
         if found := pattern.fullmatch(name):
             return Site(int(found["layer"]), _GEMMA_SCOPE[found["kind"]])
     return None
+
+
+def guessed(path: str) -> str | None:
+    """The hookpoint that a checkpoint's path speaks of, as in ``layers.9``, ``blocks.9.hook_resid_post_32k``,
+    ``layer_12/width_16k`` or ``L15R-8x``; None where it tells none. A guess: nothing holds people to such names.
+    """
+    begin = path.find("gemma-scope-")
+    found = site_of(path[begin:]) if begin >= 0 else None
+    for part in reversed(path.split("/")):
+        found = found or _named(part)
+    return None if (site := found or _worded(path.lower())) is None else site.name
+
+
+def _named(part: str) -> Site | None:
+    """A name of `site_of` in a part of a path, the longest that is one."""
+    for match in (*_LENS.finditer(part), *_EXACT.finditer(part)):
+        name = match[0]
+        while "." in name:
+            if (site := site_of(name)) is not None:
+                return site
+            name = name.rpartition(".")[0]
+    return None
+
+
+def _worded(path: str) -> Site | None:
+    """A block's number, the last in a path, and what words around it say; the residual stream after it where they say nothing."""
+    blocks = list(_BLOCK.finditer(path))
+    if not blocks:
+        return None
+    said = [site for word, site in _WORDS.items() if re.search(rf"(?<![a-z])(?:{word})(?![a-z])", path)]
+    letter = _LETTERS.get(blocks[-1]["kind"] or "")
+    return Site(int(blocks[-1]["layer"]), letter or next(iter(said), ""))
 
 
 def neutral(name: str) -> str:

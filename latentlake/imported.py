@@ -26,6 +26,7 @@ from latentlake.files import FileFacts
 class Saying(NamedTuple):
     """What a file says of latents. ``column``: its name. ``one``, ``does``: the same in messages, as noun and verb. ``kind``: a
     text, which may be missing, or a number. ``is_repeated``: whether tables may say several of one latent.
+    ``beside``: texts that may stand beside each, of files that are lines. ``may_be_empty``: whether a file may say nothing.
     """
 
     column: str
@@ -33,6 +34,8 @@ class Saying(NamedTuple):
     does: str
     kind: type[pl.String | pl.Float64]
     is_repeated: bool = False
+    beside: tuple[str, ...] = ()
+    may_be_empty: bool = False
 
     @property
     def must_be(self) -> str:
@@ -41,12 +44,13 @@ class Saying(NamedTuple):
 
 
 EXPLANATION = Saying("explanation", "an explanation", "explains", pl.String)
+PIN = EXPLANATION._replace(beside=("by", "at"), may_be_empty=True)
 RATING = Saying("rating", "a rating", "rates", pl.Float64, is_repeated=True)
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that was looked at. ``sha256``: of what it holds, decompressed. ``last``: the largest latent in it."""
+    """A file that was looked at. ``sha256``: of what it holds, decompressed. ``last``: the largest latent in it, -1 for none."""
 
     path: Path
     saying: Saying
@@ -73,15 +77,16 @@ def look(path: Path, saying: Saying, facts: FileFacts) -> File:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}; it must hold {saying.column}s by latent")
-    return File(path, saying, **facts.get(path, f"{saying.column}s", partial(_survey, saying)))
+    kind = "pins" if saying is PIN else f"{saying.column}s"
+    return File(path, saying, **facts.get(path, kind, partial(_survey, saying)))
 
 
 def _survey(saying: Saying, path: Path) -> dict[str, Any]:
     data = _bytes(path)
     rows = parse(path, saying, data)
-    if rows.is_empty():
+    if rows.is_empty() and not saying.may_be_empty:
         raise InputError(f"{path} holds no {saying.column}; remove it from the study or fill it")
-    return {"sha256": hashlib.sha256(data).hexdigest(), "last": int(rows["latent"][-1])}
+    return {"sha256": hashlib.sha256(data).hexdigest(), "last": int(rows["latent"][-1]) if len(rows) else -1}
 
 
 def _bytes(path: Path) -> bytes:
@@ -99,6 +104,8 @@ def parse(path: Path, saying: Saying, data: bytes) -> pl.DataFrame:
     form = _FORMS.get(suffixes[-1] if suffixes else "")
     if form is None:
         raise InputError(f"{path} has none of the suffixes {', '.join(_FORMS)}; give it the one of its form")
+    if saying.beside and form.read is not _lines:
+        raise InputError(f"{path}: pins are JSON lines; let the file end with .jsonl")
     try:
         rows = form.read(data, saying)
     except _BadEntryError as error:
@@ -121,7 +128,7 @@ def _typed(rows: pl.DataFrame, saying: Saying, is_once: bool, place: Callable[[i
         value = said.cast(pl.Float64, strict=False)
         if (at := _first(~value.is_finite().fill_null(False))) is not None:
             raise InputError(f"{place(at)}: {saying.must_be}, and is {said[at]!r:.50}")
-    typed = pl.DataFrame({"latent": latent.cast(pl.Int32), saying.column: value})
+    typed = pl.DataFrame({"latent": latent.cast(pl.Int32), saying.column: value, **{n: rows[n] for n in saying.beside}})
     if is_once and (at := _first(~typed["latent"].is_first_distinct())) is not None:
         raise InputError(
             f"{place(at)}: the latent {typed['latent'][at]} is there a second time; leave one {saying.column} of it"
@@ -166,7 +173,7 @@ def _lines(data: bytes, saying: Saying) -> pl.DataFrame:
             raise _BadEntryError(number, f"not JSON: {error}") from error
         if not isinstance(entry, dict) or any(name not in entry for name in ("latent", saying.column)):
             raise _BadEntryError(number, f'it must be like {{"latent": 0, "{saying.column}": {_like(saying)}}}')
-        entries.append((number, entry["latent"], entry[saying.column]))
+        entries.append((number, entry["latent"], entry[saying.column], *map(entry.get, saying.beside)))
     return _frame(entries, saying)
 
 
@@ -174,12 +181,21 @@ def _like(saying: Saying) -> str:
     return f'"{saying.column}"' if saying.kind is pl.String else "0.5"
 
 
-def _frame(entries: list[tuple[int, Any, Any]], saying: Saying) -> pl.DataFrame:
-    for number, _, said in entries:
+def _frame(entries: list[tuple[Any, ...]], saying: Saying) -> pl.DataFrame:
+    """``entries``: number, latent, what is said of it, and what stands beside."""
+    for number, _, said, *beside in entries:
         if not _is_of_kind(said, saying):
             raise _BadEntryError(number, f"{saying.must_be}, and is {said!r:.50}")
-    named = [(number, str(latent), said) for number, latent, said in entries]
-    schema = {"number": pl.Int64, "latent": pl.String, saying.column: saying.kind}
+        for name, text in zip(saying.beside, beside, strict=False):
+            if not isinstance(text, str | None):
+                raise _BadEntryError(number, f"{name!r} must be a text, and is {text!r:.50}")
+    named = [(number, str(latent), *said) for number, latent, *said in entries]
+    schema = {
+        "number": pl.Int64,
+        "latent": pl.String,
+        saying.column: saying.kind,
+        **dict.fromkeys(saying.beside, pl.String),
+    }
     return pl.DataFrame(named, schema=schema, orient="row")
 
 

@@ -20,6 +20,7 @@ from latentlake.coders.training import require_trainer
 from latentlake.digest import digest
 from latentlake.engines import checkpoint
 from latentlake.errors import InputError, nearest
+from latentlake.explainers.pinned import Pinned
 from latentlake.files import FileFacts
 from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.registry import CODERS
@@ -150,10 +151,12 @@ class Origins:
         Raises:
             InputError: the file cannot be read, or speaks of a latent that is not there.
         """
-        name = getattr(getattr(self.study, section)[method], "files", {}).get(dictionary)
+        choice = getattr(self.study, section)[method]
+        name = getattr(choice, "files", {}).get(dictionary)
         if name is None:
             return None
-        where, saying = f"{section}.{method}.files.{dictionary}", _SAYINGS[section]
+        where = f"{section}.{method}.files.{dictionary}"
+        saying = imported.PIN if isinstance(choice, Pinned) else _SAYINGS[section]
         try:
             file = imported.look(self.study.home / name, saying, self._facts)
         except InputError as error:

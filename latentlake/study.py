@@ -280,6 +280,12 @@ class Study(Choices):
         """A prompt by the name that an explainer or scorer gives it, as it was when the study was read."""
         return self._prompts[name]
 
+    def with_sections(self, **sections: Any) -> "Study":
+        """The study with other sections in the place of its own, as its file would give them; prompts as they were read."""
+        study = Study.model_validate({**self.model_dump(exclude_unset=True), **sections})
+        study._path, study._prompts = self._path, self._prompts
+        return study
+
     @model_validator(mode="after")
     def _windows_fit(self) -> "Study":
         if self.selection.window > self.corpus.context_length:
@@ -414,6 +420,20 @@ class Study(Choices):
     def _no_explainer_is_none(self) -> "Study":
         if NONE in self.explainers:
             raise ValueError(f"explainers.{NONE} stands for no explainer in the tables; call it otherwise")
+        return self
+
+    def takes_over(self, explainer: str) -> list[str]:
+        """The explainers whose explanations one reads."""
+        return [name for mark, name in self.explainers[explainer].references() if mark.section == "explainers"]
+
+    @model_validator(mode="after")
+    def _nothing_is_taken_over_twice(self) -> "Study":
+        for name in self.explainers:
+            for other in self.takes_over(name):
+                if self.takes_over(other):
+                    raise ValueError(
+                        f"explainers.{name} takes over what explainers.{other} takes over itself; name where that comes from"
+                    )
         return self
 
     @model_validator(mode="after")

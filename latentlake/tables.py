@@ -670,7 +670,11 @@ _DECLARED = (
             _EXPLAINER,
             *_UNIT,
             Column("hypothesis", INT, "number of the hypothesis, from 0"),
-            Column("source", STRING, "where it comes from: `draw`, `tokens`, `imported` or `borrowed`"),
+            Column(
+                "source",
+                STRING,
+                "where it comes from: `draw`, `tokens`, `imported`, `pinned`, `borrowed`, or `otherwise`: taken over",
+            ),
             Column("explanation", STRING, "the explanation, null on failure", True),
             Column("selection", DOUBLE, "AUROC on the select sample, null where none was made", True),
             Column("is_chosen", BOOL, "whether it became the explanation"),
@@ -680,6 +684,12 @@ _DECLARED = (
             Column("from_latent", INT, "and that latent", True),
             _ERROR,
             _CALL,
+            Column(
+                "provenance",
+                STRING,
+                "of a pin who said it and when; of what is taken over the explainer; else null",
+                True,
+            ),
         ),
         keys=("explainer", *_UNIT_KEYS, "hypothesis"),
         identity=(),  # nothing reads them downstream: another hypothesis that was not chosen makes nothing stale

@@ -6,7 +6,7 @@ Judgements: of each scorer the most misranked ones first. Examples: tokens on wh
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from textwrap import fill
@@ -46,21 +46,38 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         print(json.dumps({name: _plain(value) for name, value in vars(found).items()}, ensure_ascii=False))
         return
     few = None if options.all else _FEW
-    sections = {
+    show(
+        {
+            **about(found, few),
+            **({"Interventions": _interventions(found.continuations, few)} if len(found.continuations) else {}),
+            "Judgements": _judgements(found, few),
+            "A model call that explains": _call(
+                found.hypotheses.sort("is_chosen", descending=True, maintain_order=True)
+            ),
+            "The model call behind the most misranked judgement": _call(
+                found.judgements.filter(_IS_OWN).sort(
+                    "misranked", descending=True, nulls_last=True, maintain_order=True
+                )
+            ),
+            "Weights": _weights(found),
+            "Versions": _versions(found.versions),
+        }
+    )
+
+
+def about(found: Trace, few: int | None = _FEW) -> dict[str, Iterable[str]]:
+    """What is said of a latent, by title. ``few``: windows of each sample that are shown, None for all of them."""
+    return {
         f"Latent {found.latent} of {found.dictionary}": _statistics(found),
         "Explanations": _explanations(found),
         "Scores": _scores(found.scores),
         "Hypotheses": _hypotheses(found.hypotheses),
-        "Examples": _examples(found.examples if options.all else found.examples.filter("is_activating"), few),
-        **({"Interventions": _interventions(found.continuations, few)} if len(found.continuations) else {}),
-        "Judgements": _judgements(found, few),
-        "A model call that explains": _call(found.hypotheses.sort("is_chosen", descending=True, maintain_order=True)),
-        "The model call behind the most misranked judgement": _call(
-            found.judgements.filter(_IS_OWN).sort("misranked", descending=True, nulls_last=True, maintain_order=True)
-        ),
-        "Weights": _weights(found),
-        "Versions": _versions(found.versions),
+        "Examples": _examples(found.examples if few is None else found.examples.filter("is_activating"), few),
     }
+
+
+def show(sections: Mapping[str, Iterable[str]]) -> None:
+    """Print sections under their titles."""
     for title, lines in sections.items():
         print(f"{title}\n{'─' * len(title)}", *(list(lines) or ["none yet"]), "", sep="\n")
 
@@ -120,7 +137,7 @@ def _hypotheses(hypotheses: pl.DataFrame) -> Iterable[str]:
             row["explainer"],
             "→" if row["is_chosen"] else "",
             _number(row["selection"]),
-            row["source"],
+            row["source"] if row["provenance"] is None else f"{row['source']} ({row['provenance']})",
             row["explanation"] or f"none: {row['error']}",
         ]
         for row in hypotheses.iter_rows(named=True)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Hypothesis:
     """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice.
 
-    ``from_dictionary``, ``from_latent``: whose explanation it is, where it is another's.
+    ``from_dictionary``, ``from_latent``: whose explanation it is, where it is another's. ``provenance``: who said it, where people
+    did.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Hypothesis:
     selection: float | None = None
     from_dictionary: str | None = None
     from_latent: int | None = None
+    provenance: str | None = None
 
 
 class Lender(NamedTuple):

@@ -93,8 +93,10 @@ def _explanations(found: Trace) -> Iterator[Row]:
     """Each explanation with its scores and, beside it, what else was considered."""
     for row in found.explanations.iter_rows(named=True):
         considered = found.hypotheses.filter(explainer=row["explainer"])
+        said = considered.filter("is_chosen").drop_nulls("provenance").select("source", "provenance").rows()
         yield {
             **row,
+            "provenance": ", ".join(said[0]) if said else None,
             "scores": _scores(found.scores.filter(explainer=row["explainer"])),
             "hypotheses": considered.to_dicts() if considered.height > 1 else [],
         }
