@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Hypothesis:
     """A possible explanation of a latent. ``selection``: what it was chosen by, None where there was no choice.
 
-    ``from_dictionary``, ``from_latent``: whose explanation it is, where it is another's. ``provenance``: who said it, where people
+    ``from_dictionary``, ``from_latent``: whose it is, where it is another latent's. ``provenance``: who said it, where people
     did.
     """
 
