@@ -192,7 +192,7 @@ def test_there_are_agreements_where_two_scorers_share_latents(scorers: dict[str,
     assert ("agreements" in stages) == (inputs is not None)
     if inputs:
         assert [source.stage for source in stages["agreements"].inputs] == inputs
-            assert [name for name in stages if name != "report"][-1] == "agreements"
+        assert [name for name in stages if name != "report"][-1] == "agreements"
 
 
 def test_the_order_of_scorers_in_a_study_changes_nothing_and_their_names_do() -> None:
