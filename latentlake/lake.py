@@ -1,5 +1,6 @@
 """Delta tables in a folder or an object store: scan, replace, append. Nothing here knows what a stage is."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from latentlake.tables import TABLES, Layout, Table
 
 _SMALL_BYTES = 16 << 20
 _ROW_GROUP = 16_384  # rows: what is read of a file where one latent of its thousands is asked for
+_COMMIT = re.compile(r"\d{20}\..*(json|parquet)")
 _FILE = "__file"
 
 # Writers of different partitions do not conflict, but their commits queue for one version number.
@@ -218,11 +220,27 @@ class Lake:
     def version(self, table: str) -> int | None:
         """The newest version of a table, None where there is none."""
         if self.is_local:  # names of commits say it; opening a table reads them, ten times as long
-            log = Path(self.path(table), "_delta_log")
-            numbers = [name[:20] for name in listdir(log)] if log.is_dir() else []
-            return max((int(number) for number in numbers if number.isdigit()), default=None)
+            newest = self._newest(table)
+            return None if newest is None else int(newest[:20])
         delta = self._open(table, is_listed=False)
         return None if delta is None else delta.version()
+
+    def state(self, table: str) -> tuple[int, int | str] | None:
+        """What tells a table from what it was before, and from one that was made anew in its place; None where there is none."""
+        if self.is_local:
+            newest = self._newest(table)
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if newest is not None:
+                    return int(newest[:20]), Path(self.path(table), "_delta_log", newest).stat().st_mtime_ns
+            return None
+        delta = self._open(table, is_listed=False)
+        return None if delta is None else (delta.version(), str(delta.metadata().id))
+
+    def _newest(self, table: str) -> str | None:
+        """Name of the newest commit in a folder, or of what sums it up; not of one that is still being written aside."""
+        log = Path(self.path(table), "_delta_log")
+        names = listdir(log) if log.is_dir() else []
+        return max(filter(_COMMIT.fullmatch, names), default=None)
 
     def files_by_partition(self, table: str) -> dict[tuple[str, ...], str]:
         """Digest of the names of the live files of each partition, by the values of the partition columns."""

@@ -33,7 +33,7 @@ class View:
         self.lake = lake
         self.at = at
         self.catalog = Catalog(lake, at)
-        self._remembered: dict[str, tuple[tuple[int | None, ...], Any]] = {}
+        self._remembered: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def __getattr__(self, table: str) -> pl.LazyFrame:
         if table.startswith("_") or table not in TABLES:
@@ -84,11 +84,11 @@ class View:
         return self._once("latest", self._latest, "partitions", "studies")
 
     def _once(self, name: str, read: Callable[[], T], *tables: str) -> T:
-        """What was read of some tables, read anew only where one of them has another version than before it was read."""
-        versions = tuple(self.lake.version(table) for table in tables)
+        """What was read of some tables, read anew only where one of them is another than before it was read."""
+        states = tuple(self.lake.state(table) for table in tables)
         known = self._remembered.get(name)
-        if known is None or known[0] != versions:
-            known = self._remembered[name] = versions, read()
+        if known is None or known[0] != states:
+            known = self._remembered[name] = states, read()
         value: T = known[1]
         return value
 

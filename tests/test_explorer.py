@@ -161,6 +161,7 @@ def test_words_find_explanations(view: View) -> None:
         ({"page": "latents", "dictionary": "tow"}, "the dictionary &#39;tow&#39;"),
         ({"page": "latents", "order": SCRIPT}, "the order"),
         ({"page": "latents", "low": "nan"}, "must be a number"),
+        ({"page": "latents", "first": "1e300"}, "latents."),
         ({"page": "latents", "words": SCRIPT}, "No latent is like this"),
         ({"page": "latent", "dictionary": "tow"}, "the dictionary &#39;tow&#39;"),
         ({"page": "latent", "dictionary": "one", "latent": "1000000"}, "has no latent 1000000"),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ from latentlake.cli import main
 from latentlake.errors import StudyError
 from latentlake.flow import Flow
 from latentlake.lake import Lake
+from latentlake.pages import figures
 from latentlake.pages.report import report
 from latentlake.picks import Judge, picks, ranking
 from latentlake.plan import Plan
@@ -101,6 +102,13 @@ def require_sound(html: str) -> None:
 def test_a_report_is_sound_and_the_same_each_time(view: View, html: str) -> None:
     require_sound(html)
     assert report(view).html == html
+
+
+def test_figures_do_not_depend_on_the_order_of_a_sum() -> None:
+    values = [0.14, 0.32, 0.27, 1.0, 0.79, 0.99]
+    means = [pl.DataFrame({"mean": [sum(order) / len(order)]}) for order in permutations(values)]
+    assert len({f"{each.item():.2f}" for each in means}) == 2
+    assert len({f"{figures.steady(each).item():.2f}" for each in means}) == 1
 
 
 def test_it_has_each_explanation_and_the_scores_beside_the_controls(view: View, html: str) -> None:
@@ -274,6 +282,13 @@ def test_a_half_finished_study_has_one_that_says_what_is_missing(
     assert "6 of 6 latents in full" in capsys.readouterr().out
     assert main([*lake, "report", "--out", str(workbench.folder)]) == 1
     assert "name another file with --out" in capsys.readouterr().err
+
+
+def test_while_a_dictionary_is_opened_anew_its_latents_are_listed_without_pages(view: View) -> None:
+    made = report(Changed(view, dictionaries=view.dictionaries.filter(pl.lit(False))))
+    require_sound(made.html)
+    assert (made.latents, made.shown, made.listed) == (6, 0, 6)
+    assert "not verified yet" in text_of(made.html)
 
 
 def test_the_command_makes_one_of_an_empty_lake(workbench: Workbench, tmp_path: Path) -> None:

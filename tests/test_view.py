@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import polars as pl
 import pyarrow as pa
@@ -93,6 +94,29 @@ def test_what_did_not_change_is_not_read_again(lake: Lake) -> None:
     before = view.latest()
     publish(lake, 1, [40])
     assert view.latest() is not before
+
+
+def test_a_lake_that_is_made_anew_is_read_anew(lake: Lake) -> None:
+    view = View(lake)
+    publish(lake, 0, [1])
+    assert seen(view) == [1]
+    version = lake.version("partitions")
+    rmtree(lake.uri)
+    register(lake, {})
+    publish(lake, 0, [2])
+    assert lake.version("partitions") == version
+    assert seen(view) == [2]
+
+
+def test_a_commit_that_is_being_written_is_none_yet(lake: Lake) -> None:
+    publish(lake, 0, [1])
+    view, version = View(lake), lake.version("partitions")
+    assert version is not None
+    Path(lake.path("partitions"), "_delta_log", f"{version + 1:020}.json#1").write_bytes(
+        b"{}"
+    )  # as a store's writer names it
+    assert lake.version("partitions") == version
+    assert seen(view) == [1]
 
 
 def test_answers_are_those_of_the_ledger_whoever_was_asked_about(lake: Lake) -> None:

@@ -16,6 +16,7 @@ PAGES: tuple[Page, ...] = get_args(Page)
 WHICH: tuple[Which, ...] = get_args(Which)
 ORDERS: tuple[Order, ...] = get_args(Order)
 SHOWN = 50  # latents on a page of hits
+_LAST = 2**31 - 1  # no latent has a larger number
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def asked_of(given: Mapping[str, str], known: Mapping[str, Iterable[str]], usual
             require(name, given[name], values)
     numbers = {name: number(name, given[name]) for name in ("low", "high", "first") if given.get(name)}
     texts = {name: given[name] for name in ("words", *known, "which", "order") if given.get(name)}
-    first = max(0, int(numbers.pop("first", usual.first)))
+    first = min(max(0, int(numbers.pop("first", usual.first))), _LAST)
     return Asked(**{**vars(usual), **texts, **numbers, "first": first})
 
 

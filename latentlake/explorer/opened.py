@@ -47,14 +47,14 @@ def remembered(*tables: str) -> Callable[[Reader[P, R]], Reader[P, R]]:
         one = Lock()
 
         @lru_cache(maxsize=_MOST)
-        def answer(versions: tuple[int | None, ...], view: View, arguments: Any, named: Any) -> R:
+        def answer(states: tuple[object, ...], view: View, arguments: Any, named: Any) -> R:
             return function(view, *arguments, **dict(named))
 
         @wraps(function)
         def asked(view: View, /, *arguments: P.args, **named: P.kwargs) -> R:
-            versions = tuple(view.lake.version(table) for table in tables)
+            states = tuple(view.lake.state(table) for table in tables)
             with one:
-                found: R = answer(versions, view, arguments, tuple(named.items()))
+                found: R = answer(states, view, arguments, tuple(named.items()))
             return found
 
         return asked

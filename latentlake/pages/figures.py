@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
+from polars import selectors
 
 from latentlake import charts
 from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics
@@ -13,7 +14,9 @@ from latentlake.registry import SCORERS
 from latentlake.results import Results
 from latentlake.scorers import NONE
 
-_DIGITS = 4  # of means: the last digits of sums change with the order in which they are summed
+_DIGITS = (
+    10  # of means: the last ones of sums change with the order in which they are summed; of fewer, ties are common
+)
 _FEWEST = 4  # latents of which a mean is shown: of fewer the interval says nothing
 _DECADE = 0.5  # of log10 density: latents that fire about as often
 
@@ -40,8 +43,7 @@ def firing(results: Results, dictionary: str) -> list[Figure]:
 def means(results: Results, dictionary: str) -> list[Figure]:
     """Mean scores beside the controls'."""
     rows = aggregates(results, metric=MAIN).filter(dictionary=dictionary)
-    rows = rows.with_columns(pl.col("mean", "low", "high").round(_DIGITS))
-    return [_figure(charts.means(rows), "mean scores and controls")] if rows["mean"].count() else []
+    return [_figure(charts.means(steady(rows)), "mean scores and controls")] if rows["mean"].count() else []
 
 
 def distributions(results: Results, choices: Mapping[str, Any], dictionary: str) -> list[Figure]:
@@ -105,9 +107,14 @@ def judge(scorer: str, explainer: str) -> str:
     return scorer if explainer == NONE else f"{scorer} of {explainer}"
 
 
+def steady(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with their figures rounded so far that they do not depend on the order in which they were summed, and no farther: what
+    is rounded again for readers would else go now up and now down where it lies halfway."""
+    return rows.with_columns(selectors.float().round(_DIGITS))
+
+
 def _by_explainer(rows: pl.DataFrame, place: str, axis: str, title: str) -> Iterator[Figure]:
-    figures = (pl.col("mean", "low", "high").round(_DIGITS),)
-    shown = rows.drop_nulls("mean").select("explainer", "scorer", place, *figures, "latents")
+    shown = steady(rows.drop_nulls("mean").select("explainer", "scorer", place, "mean", "low", "high", "latents"))
     parts = shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True, maintain_order=True)
     for (name,), own in parts.items():
         whose = "" if name == NONE else f", {name}"

@@ -63,7 +63,7 @@ def report(results: Results) -> Made:
     choices = json.loads(results.study["choices"])
     wanted = Report.model_validate(choices.get("report") or {})
     of = _Of(results, choices, wanted, ranking(results, choices, wanted))
-    chosen = {name: picks(results, name, of.judge, wanted, choices["seed"]) for name in choices["dictionaries"]}
+    chosen = dict(_picked(of))
     assets = _assets(results)
     missing = tuple(name for name in results.study["assets"] if name not in assets and name != _ASIDE)
     scores = _scores(of)
@@ -96,6 +96,15 @@ def report(results: Results) -> Made:
     counts = [(own.chosen, len(own.shown), len(own.listed)) for own in chosen.values()]
     latents, shown, listed = map(sum, zip(*counts, strict=True))
     return Made(document(f"{choices['name']}: latents explained", body), latents, shown, listed, missing)
+
+
+def _picked(of: _Of) -> Iterator[tuple[str, Picks]]:
+    """Each dictionary with what is shown of it: without pages while it is opened anew, for where a latent lies follows from its
+    width."""
+    opened = of.results.dictionaries.select("dictionary").collect()["dictionary"].to_list()
+    for name in of.choices["dictionaries"]:
+        own = picks(of.results, name, of.judge, of.report, of.choices["seed"])
+        yield name, own if name in opened else own._replace(best=(), worst=(), random=())
 
 
 def _assets(results: Results) -> dict[str, str]:
@@ -154,7 +163,7 @@ def _dictionaries(of: _Of) -> list[Row]:
 
 def _scores(of: _Of) -> Row:
     """Mean scores of each dictionary, explainer and scorer beside each control's, and the controls there are."""
-    rows = aggregates(of.results, metric=MAIN).with_columns(whose())
+    rows = figures.steady(aggregates(of.results, metric=MAIN)).with_columns(whose())
     controls = [each for each in rows["explanation of"].unique().sort() if each != OWN]
     keys = ["dictionary", "explainer", "scorer", "metric"]
     beside = {tuple(row[name] for name in (*keys, "explanation of")): row for row in rows.iter_rows(named=True)}
