@@ -101,7 +101,7 @@ def _found(view: View, asked: Asked) -> pl.LazyFrame:
 
 def _matches(view: View, asked: Asked) -> pl.DataFrame:
     """The latents that words fit, or that mean something like them, with the place of each among them."""
-    within = Within(asked.dictionary or None, asked.explainer or None)
+    within = Within(asked.dictionary or None, asked.explainer or None, asked.triage or None)
     if asked.by == "meaning":
         rows = by_meaning(view, asked.words, opened.embedder(), within, MOST)
     else:

@@ -267,7 +267,8 @@ def _said(asked: Asked) -> str:
     """By what hits are sorted, where a score is, and how many are looked through."""
     by = f"Scores by {asked.scorer}" if asked.scorer else ""
     best = ", of several explainers the best" if by and not asked.explainer else ""
-    most = f"The nearest {browsing.MOST:,} are looked through" if asked.by == "meaning" and asked.words else ""
+    which = "nearest" if asked.by == "meaning" else "best"
+    most = f"The {which} {browsing.MOST:,} matches are looked through, and no more" if asked.words else ""
     return " ".join(f"{each}." for each in (by + best, most) if each)
 
 

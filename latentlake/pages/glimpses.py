@@ -20,7 +20,7 @@ class Glimpse:
     """A latent at a glance. ``title``: which it is; ``said``: of it, if anything; ``note``: beneath, if anything.
 
     ``windows``: rows of `examples`, with what is said of each, as its ``verdict``, where it was judged, and whether that
-    ``is_wrong``. ``peak``: the largest activation, or None for that of the windows.
+    ``is_wrong``, None where that cannot be said. ``peak``: the largest activation, or None for that of the windows.
     """
 
     title: str
