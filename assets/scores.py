@@ -84,7 +84,11 @@ def _misjudged(sample: str | None, frame: Frame) -> str:
 
 def _glimpse(rows: pl.DataFrame) -> Glimpse:
     windows = [
-        {**row, "verdict": f"{found['said']}, {truth(row)}", "is_wrong": found["is_wrong"] if not found["is_failed"] else True}
+        {
+            **row,
+            "verdict": f"{found['said']}, {truth(row)}",
+            "is_wrong": found["is_wrong"] if not found["is_failed"] else True,
+        }
         for row in rows.head(_WINDOWS).iter_rows(named=True)
         for found in [verdict(row)]
     ]

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fences import ROOT, fences, run
 from tests.workbench import Workbench
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-QUERIES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 IGNORED = {"__pycache__", "__init__.py", "logs", "lake"}
 
 
@@ -35,16 +34,15 @@ def test_the_tree_is_what_is_on_the_disk() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", QUERIES, ids=["passages", "scores", "judgements", "calls", "search", "aggregates", "trace", "diff"]
+    "query",
+    fences("README.md"),
+    ids=["passages", "scores", "judgements", "calls", "search", "aggregates", "trace", "diff"],
 )
 def test_the_queries_work(
     materialized: Workbench, query: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(materialized.folder)
-    exec(query, {})  # the query, as a reader would paste it
-    rows = re.search(r"shape: \((\d+),", capsys.readouterr().out)
-    assert rows
-    assert int(rows[1]) > 0
+    run(query, capsys)
 
 
 def test_without_make_the_same_is_installed() -> None:
