@@ -45,3 +45,21 @@ def test_required_is_what_no_section_goes_without() -> None:
     assert '| `dtype` | `float32` or `bfloat16` or `float16` | `"float32"` |' in page
     assert "| `documents` | whole number (at least 1) or null | `null` |" in page
     assert "| `sample` | one of `samples` of the split score | *required* |" in page
+
+
+def test_messages_that_are_explained_are_those_of_the_code() -> None:
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]+", " ", re.sub(r"\{[^{}]*\}", " ", text))
+
+    table = (ROOT / "docs" / "troubleshooting.md").read_text().split("|---|---|---|\n")[1].split("\n\n")[0]
+    said = [
+        part
+        for row in table.splitlines()
+        for each in re.findall(r"`([^`]+)`", row.split("|")[1])
+        for part in each.split("…")
+    ]
+    # strings that Python joins stand on several lines
+    code = [path.read_text() for path in sorted((ROOT / "latentlake").glob("**/*.py"))]
+    whole = " ".join(plain(re.sub(r'"\s*\n\s*f?"', "", text)) for text in code)
+    assert len(said) > 15
+    assert [part for part in said if plain(part).strip() not in whole] == []
