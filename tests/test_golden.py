@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 
 from definitions import build_definitions
+from latentlake import study_reference, tables
 from latentlake.prompts import read_prompt
 from latentlake.protocols import Score
 from latentlake.study import load_study
-from latentlake.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -55,7 +55,8 @@ def expected() -> dict[Path, str]:
     """Each golden file and what it must hold."""
     texts = {GOLDEN / f"prompt_{name}.txt": prompt_text(name, is_chat=False) for name in PROMPTS}
     chats = {GOLDEN / f"chat_{name}.txt": prompt_text(name, is_chat=True) for name in PROMPTS}
-    return {**texts, **chats, GOLDEN / "asset_graph.json": asset_graph(), ROOT / "docs" / "tables.md": markdown()}
+    pages = {ROOT / "docs" / "tables.md": tables.markdown(), ROOT / "docs" / "study.md": study_reference.markdown()}
+    return {**texts, **chats, GOLDEN / "asset_graph.json": asset_graph(), **pages}
 
 
 def test_golden_files_hold_what_the_code_makes() -> None:

@@ -114,14 +114,13 @@ class WindowScorer(Scorer):
     """A scorer that says of windows how well explanations fit them; scores are AUROC, by whether the latent fires in them.
 
     ``explainers``: whose explanations are judged. ``sample``: the windows to judge, the first ``windows`` by rank of
-    the activating ones and of the others. ``is_labelling``: whether judgements have predictions, and so rates, balanced
-    accuracy and F1.
+    the activating ones and of the others.
     """
 
     controls: ClassVar[tuple[str, ...]] = (SHUFFLED, EMPTY)
     metrics: ClassVar[tuple[str, ...]] = ("auroc",)
     chance: ClassVar[float | None] = 0.5
-    is_labelling: ClassVar[bool] = False
+    is_labelling: ClassVar[bool] = False  # whether judgements have predictions, and so rates, balanced accuracy and F1
     explainers: ExplainerNames
     sample: ScoreSample
     windows: Annotated[int, Field(ge=1)]
