@@ -15,7 +15,7 @@ from latentlake.origins import Origins
 from latentlake.plan import Plan, State
 from latentlake.protocols import LLM, Answer, Asked, Coder, Embedder, Reply, Subject
 from latentlake.stages import explanations, scores
-from latentlake.work import Shared
+from latentlake.work import Shared, Silent
 
 # The stages that ask language models, by kind.
 ASKING = {"explanations": explanations.compute, "scores": scores.compute}
@@ -53,23 +53,12 @@ class _NoHandles:
         """Nothing is open."""
 
 
-class _NoProgress:
-    """Nobody listens."""
-
-    def begin(self, stage: str, partitions: int) -> None: ...
-    def share(self, share: float) -> None: ...
-    def done(self, partition: str, is_computed: bool) -> None: ...
-    def calls(self, made: int, remembered: int) -> None: ...
-    def failed(self, check: str) -> None: ...
-    def end(self) -> None: ...
-
-
 class Pending:
     """The calls that a plan would make and that the ledger does not hold. No model is loaded."""
 
     def __init__(self, plan: Plan, flow: Flow, lake: Lake, origins: Origins) -> None:
         self._plan, self._flow, self._lake, self._origins = plan, flow, lake, origins
-        self._executor = Executor(flow, lake, origins, _NoHandles(), _NoProgress(), run="", launch="")
+        self._executor = Executor(flow, lake, origins, _NoHandles(), Silent(), run="", launch="")
 
     def of(self, stage: Stage, partition: str) -> Mapping[str, Sequence[Asked]]:
         """Calls of one partition whose inputs are there, by model, as they would be put to it."""

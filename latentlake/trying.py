@@ -45,7 +45,7 @@ from latentlake.stages import (
 from latentlake.study import Study, load_study
 from latentlake.trace import Trace, trace
 from latentlake.view import View
-from latentlake.work import Compute, Progress, Tables, Work, block_range, each
+from latentlake.work import Compute, Progress, Silent, Tables, Work, block_range, each
 
 DOCUMENTS = 1000  # that are read where nobody says how many
 _COMPUTES: Mapping[str, Compute] = {
@@ -70,17 +70,6 @@ _CHOOSING = ("subject", "selections", "contexts", "dictionaries", "activations",
 _WINDOWS = ("examples/", "continuations/")  # stages whose rows are what a latent is judged by
 T = TypeVar("T", bound=Choices)
 Opening = Callable[[Study, Origins, Lake], Handles]
-
-
-class Silent:
-    """A progress that tells nobody."""
-
-    def begin(self, stage: str, partitions: int) -> None: ...
-    def share(self, share: float) -> None: ...
-    def done(self, partition: str, is_computed: bool) -> None: ...
-    def calls(self, made: int, remembered: int) -> None: ...
-    def failed(self, check: str) -> None: ...
-    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from latentlake.commands.trace import about, show
 from latentlake.opened import Opened
-from latentlake.trying import DOCUMENTS, Silent, try_latent
+from latentlake.trying import DOCUMENTS, try_latent
+from latentlake.work import Silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
