@@ -55,7 +55,7 @@ def call_key(revision: str, call: Call) -> str:
 
 class Ledger:
     """The tables ``calls`` and ``prompts`` of a lake. ``budget``, ``price``: what may be spent, and what a model charges.
-    ``is_replay``: failures that may pass are answers too.
+    ``is_replay``: failures that may pass are answers too, of calls that were answered nowhere else.
     """
 
     def __init__(
