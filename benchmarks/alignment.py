@@ -1,7 +1,7 @@
-"""What aligning latents costs: ``python -m benchmarks.alignment [--exact N] [--latents N]``.
+"""What aligning latents costs: ``python -m benchmarks.alignment [--exact N] [--rounds N] [--latents N]``.
 
 Exactly: cosines of all pairs and their assignment, over the plain product and scipy's own assignment of it, in turns in one
-process; half of the latents of one side are noisy copies of the other's. `--exact 16384` takes some minutes a round.
+process; half of the latents of one side are noisy copies of the other's. `--exact 16384` takes a minute a round.
 
 Among candidates: the assignment of N latents of either side, and of half as many, three times over, each in a process of its own:
 half have a copy, and one in four another candidate, so that groups are small, as they are above a cosine of .5. Seconds by
@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 from latentlake.alignment import aligned, aligned_candidates
 from latentlake.coders.nearest import Directions
 
-BLOCK, D, K, ROUNDS, SIZES = 4096, 64, 10, 3, 4
+BLOCK, D, K, SIZES = 4096, 64, 10, 4
 
 
 def directions(latents: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +36,7 @@ def directions(latents: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
     return one, torch.nn.functional.normalize(other)
 
 
-def exactly(latents: int) -> None:
+def exactly(latents: int, rounds: int) -> None:
     """Print what all pairs cost, over scipy on the plain product."""
     one, other = directions(latents, D)
 
@@ -47,7 +47,7 @@ def exactly(latents: int) -> None:
         aligned(Directions(one, "cpu").all_cosines(Directions(other, "cpu")))
 
     best = {"plain": np.inf, "ours": np.inf}
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         for name, way in list({"plain": plain, "ours": ours}.items())[:: 1 if round_ % 2 else -1]:
             start = time.process_time()
             way()
@@ -87,13 +87,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exact", type=int, default=4096, help="latents of either side that are aligned exactly")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of which the quickest count")
     parser.add_argument("--latents", type=int, default=131_072, help="latents of either side that have candidates")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(among_candidates(given.one)))
         return
-    exactly(given.exact)
+    exactly(given.exact, given.rounds)
     for latents in (given.latents >> halved for halved in reversed(range(SIZES))):
         command = [sys.executable, "-m", "benchmarks.alignment", "--one", str(latents)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
