@@ -203,7 +203,7 @@ class Flow:
             ("dictionary",),
             reads,
             ("coders", "trainings"),
-            _version("1"),
+            _version("2"),
             only={"dictionary": tuple(trained)},
         )
         inputs = (Input("subject"), *([Input("coder")] if trained else []))

@@ -15,10 +15,11 @@ class Training(Choices):
     """How a coder is trained, with `sparsify`, where the study names none.
 
     ``latents``: its width, of which ``k`` fire, by ``activation``. ``shards``: it reads that many shards of the corpus, the
-    first that were registered, ``epochs`` times, each time in another order; later shards do not train it anew.
-    ``contexts``: of a step. ``optimizer``, ``lr`` (None: by the width) and ``auxk`` (weight of the loss that revives dead
-    latents) are sparsify's; a latent is dead that did not fire for ``dead_after`` tokens. ``skip``: a linear skip
-    connection, of a transcoder. ``seed``: another coder.
+    first that were registered, ``epochs`` times, each time in another order; later shards do not train it anew. The subject
+    reads them in the first epoch alone, if what it gives fits into 64 GiB of the temporary folder. ``contexts``: of a step.
+    ``optimizer``, ``lr`` (None: by the width) and ``auxk`` (weight of the loss that revives dead latents) are sparsify's; a
+    latent is dead that did not fire for ``dead_after`` tokens. ``skip``: a linear skip connection, of a transcoder. ``seed``:
+    another coder.
     """
 
     latents: Positive

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
 
+from latentlake.coders import training
 from latentlake.coders.opening import Source, open_coder
 from latentlake.coders.training import Lesson, Step, train
 from latentlake.errors import InputError, LakeError
@@ -18,6 +21,21 @@ from latentlake.tables import TABLES
 from latentlake.weights import Weights
 
 D = 16
+
+
+class Counting(FakeSubject):
+    """Notes how many contexts it reads at a time."""
+
+    def __init__(self, width: int, asked: list[int]) -> None:
+        super().__init__(width)
+        self._asked = asked
+
+    def activations(
+        self, contexts: Sequence[Sequence[int]], hookpoints: Sequence[str]
+    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """As ever."""
+        self._asked.append(len(contexts))
+        return super().activations(contexts, hookpoints)
 
 
 def lesson(reads: str = "layers.1", writes: str = "layers.1") -> Lesson:
@@ -43,6 +61,22 @@ def test_training_lowers_what_is_left_unexplained_and_reports_it(tmp_path: Path)
     assert steps[10].tokens == kept  # an epoch of ten steps; BOS is not counted
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize(("room", "times"), [(None, 1), (0, 3)])
+def test_contexts_are_read_once_for_all_epochs_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int | None, times: int
+) -> None:
+    if room is not None:
+        monkeypatch.setattr(training, "_KEPT", room)
+    given = lesson()
+    asked: list[int] = []
+    subject = Counting(D, asked)
+    steps = trained(tmp_path / "a", of=replace(given, subject=subject))
+    assert (tmp_path / "a" / "states").exists() == (room is None)
+    usable = sum(len(each) > 1 for each in given.contexts)
+    assert 0 <= sum(asked) - times * usable <= 2  # one or two are asked for to see what they are like
+    assert steps == trained(tmp_path / "b")  # of vectors that do not depend on the batch, so nothing else may differ
 
 
 def test_what_is_trained_is_a_coder_like_any_other(tmp_path: Path) -> None:

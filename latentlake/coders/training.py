@@ -24,10 +24,12 @@ from latentlake.protocols import Subject
 from latentlake.study_dictionaries import Training
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _SITE = "site"  # the one module of the model that the trainer is given
 _LEFT_OUT = -1
+_KEPT = 2**36  # bytes of states that are kept for later epochs, at most: of more, the subject reads every context anew
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _trainer(choice: Training, lesson: Lesson, order: np.ndarray, folder: Path) 
         save_dir=str(folder),
     )
     rows = _rows(lesson)
-    return Trainer(config, [{"input_ids": rows[number]} for number in order], _model(lesson, rows))
+    states = _States(lesson, rows.shape[1], folder / "states" if choice.epochs > 1 else None)
+    return Trainer(config, [{"input_ids": rows[number]} for number in order], _model(states, rows))
 
 
 def _rows(lesson: Lesson) -> Tensor:
@@ -143,9 +146,63 @@ def _rows(lesson: Lesson) -> Tensor:
     return rows
 
 
-def _model(lesson: Lesson, rows: Tensor) -> Any:
+class _States:
+    """What the subject gives for contexts, float32, padded to ``longest``. ``kept``: a folder in which it is kept for the next
+    time, since to read a context costs several times what a coder learns from it.
+    """
+
+    def __init__(self, lesson: Lesson, longest: int, kept: Path | None) -> None:
+        self._lesson = lesson
+        self._longest = longest
+        self._folder = kept
+        self._kept: dict[str, np.ndarray] = {}
+        self._is_kept = np.zeros(len(lesson.contexts), dtype=bool)
+        self._devices: dict[str, torch.device] = {}
+
+    def of(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        """What is read and what is to be written, both [contexts, longest, width]."""
+        import torch
+
+        rows = np.array(numbers)
+        if self._is_kept[rows].all():
+            states = {name: torch.from_numpy(kept[rows]).to(self._devices[name]) for name, kept in self._kept.items()}
+        else:
+            states = self._read(numbers)
+            self._keep(rows, states)
+        read = states[self._lesson.reads]
+        return read, states[self._lesson.writes].to(read.device)
+
+    def _read(self, numbers: list[int]) -> dict[str, Tensor]:
+        import torch
+
+        contexts = [self._lesson.contexts[number] for number in numbers]
+        padded: dict[str, Tensor] = {}
+        names = sorted({self._lesson.reads, self._lesson.writes})
+        for batch, states in self._lesson.subject.activations(contexts, names):
+            for name, state in states.items():
+                if name not in padded:
+                    padded[name] = torch.zeros(len(contexts), self._longest, state.shape[1], device=state.device)
+                lengths = [len(contexts[row]) for row in batch]
+                for row, own in zip(batch, torch.split(state, lengths), strict=True):
+                    padded[name][row, : len(own)] = own.float()
+        self._devices = {name: state.device for name, state in padded.items()}
+        return padded
+
+    def _keep(self, rows: np.ndarray, states: dict[str, Tensor]) -> None:
+        shape = {name: (len(self._is_kept), *state.shape[1:]) for name, state in states.items()}
+        if self._folder is None or 4 * sum(map(math.prod, shape.values())) > _KEPT:
+            return
+        self._folder.mkdir(exist_ok=True)
+        for name, state in states.items():
+            if name not in self._kept:
+                file = self._folder / f"{len(self._kept)}.float32"
+                self._kept[name] = np.memmap(file, np.float32, "w+", shape=shape[name])
+            self._kept[name][rows] = state.cpu().numpy()
+        self._is_kept[rows] = True
+
+
+def _model(states: _States, rows: Tensor) -> Any:
     """What the trainer takes for a model: a module that passes on the states of contexts, given their `_rows`."""
-    import torch
     from torch import nn
 
     longest = rows.shape[1]
@@ -159,27 +216,14 @@ def _model(lesson: Lesson, rows: Tensor) -> Any:
             super().__init__()
             self.site = Site()
             self.dummy_inputs = {"places": rows[rows.max(1).values >= 0][:1]}
-            self.device = self._states([0])[0].device
+            self.device = states.of([0])[0].device
 
         @property
         def base_model(self) -> nn.Module:
             return self
 
         def forward(self, places: Tensor) -> None:
-            self.site(*self._states((places.max(1).values // longest).tolist()))
-
-        def _states(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
-            contexts = [lesson.contexts[number] for number in numbers]
-            padded: dict[str, Tensor] = {}
-            for batch, states in lesson.subject.activations(contexts, sorted({lesson.reads, lesson.writes})):
-                for name, state in states.items():
-                    if name not in padded:
-                        padded[name] = torch.zeros(len(contexts), longest, state.shape[1], device=state.device)
-                    lengths = [len(contexts[row]) for row in batch]
-                    for row, own in zip(batch, torch.split(state, lengths), strict=True):
-                        padded[name][row, : len(own)] = own.float()
-            read = padded[lesson.reads]
-            return read, padded[lesson.writes].to(read.device)
+            self.site(*states.of((places.max(1).values // longest).tolist()))
 
     return Model()
 
