@@ -48,7 +48,7 @@ bench: .venv/installed  ## the figures that README.md quotes
 
 docs: .venv/installed  ## docs/tables.md and docs/study.md, out of the code
 	.venv/bin/python -c "from latentlake.tables import markdown; print(markdown(), end='')" > docs/tables.md
-	.venv/bin/python -c "from latentlake.study_reference import markdown; print(markdown(), end='')" > docs/study.md
+	.venv/bin/python -c "from latentlake.sections.reference import markdown; print(markdown(), end='')" > docs/study.md
 
 # Dagster reads its configuration from DAGSTER_HOME alone.
 .dagster/dagster.yaml:

@@ -5,8 +5,8 @@ import dagster as dg
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake import charts
-from latentlake.comparing import compared
 from latentlake.flow import Flow, Stage
+from latentlake.measures.comparing import compared
 from latentlake.stages import comparisons as core
 from latentlake.work import each
 

@@ -9,8 +9,8 @@ from assets.preview import Frame, table_of
 from assets.stage import stage_asset
 from latentlake.flow import Flow, Stage
 from latentlake.pages.glimpses import Glimpse, glimpses
+from latentlake.sections.samples import Sample
 from latentlake.stages import examples as core
-from latentlake.study import Sample
 from latentlake.work import each
 
 

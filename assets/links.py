@@ -9,8 +9,8 @@ import dagster as dg
 
 from latentlake import stages
 from latentlake.flow import Flow, Stage
+from latentlake.keeping.reported import FILE
 from latentlake.lake import Lake
-from latentlake.reported import FILE
 
 
 def address(lake: Lake, stage: Stage) -> Mapping[str, Any]:

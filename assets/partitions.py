@@ -3,7 +3,7 @@
 import dagster as dg
 
 from latentlake.flow import Flow, Input, Stage
-from latentlake.study_comparisons import BETWEEN
+from latentlake.sections.comparisons import BETWEEN
 
 
 def shards_name(flow: Flow) -> str:

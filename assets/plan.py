@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.preview import table_of
+from latentlake.calls.estimate import Estimator
 from latentlake.catalog import Catalog
-from latentlake.estimate import Estimator
 from latentlake.flow import Flow
 from latentlake.plan import Plan, State, name_of
 

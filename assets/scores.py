@@ -11,10 +11,10 @@ from latentlake import charts
 from latentlake.flow import Flow, Stage
 from latentlake.pages.glimpses import Glimpse, glimpses
 from latentlake.pages.judged import truth, verdict
+from latentlake.reading.trace import ranked
 from latentlake.scorers import EMPTY, NONE, SHUFFLED, Scorer
 from latentlake.scorers.fuzzing import WRONG_TOKENS
 from latentlake.stages import scores as core
-from latentlake.trace import ranked
 from latentlake.work import each
 
 _CONTROLS = {SHUFFLED: "the same explanations shuffled among latents", EMPTY: "an empty one"}

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from latentlake.alignment import aligned, aligned_candidates
 from latentlake.coders.nearest import Directions
+from latentlake.measures.alignment import aligned, aligned_candidates
 
 BLOCK, D, K, SIZES = 4096, 64, 10, 4
 

@@ -38,9 +38,9 @@ from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject, write_coder
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import REFUSAL, Call, Firings, Generate, Reply, Tokenized
+from latentlake.reading.view import View
 from latentlake.study import Study
 from latentlake.tables import TABLES
-from latentlake.view import View
 from resources.lake import LakeResource
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import openai
 
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.engines.openai import OpenAILLM, Traffic
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
 from latentlake.protocols import Asked, Call, Generate
 
 MODEL, ROUNDS, CONCURRENCY = "canned", 5, 32

@@ -15,10 +15,10 @@ import pyarrow as pa
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.flow import Flow
 from latentlake.lake import Lake
+from latentlake.sections.corpus import Split
 from latentlake.stages.activations import round_mantissa, rows_of
 from latentlake.stages.contexts import assign_splits
 from latentlake.study import Study
-from latentlake.study_corpus import Split
 from latentlake.tables import TABLES
 from latentlake.work import Shared, Work
 

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, norm, rankdata
 
-from latentlake.correlation import jackknife, pearson, pearson_interval
-from latentlake.metrics import (
+from latentlake.measures.correlation import jackknife, pearson, pearson_interval
+from latentlake.measures.metrics import (
     Interval,
     auroc_interval,
     balanced_accuracy_interval,

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from latentlake.digest import mix, seed_of
-from latentlake.view import open_lake
+from latentlake.reading.view import open_lake
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120  # after which a page is given up

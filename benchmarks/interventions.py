@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 
 from benchmarks.quickstart import ROOT, open_quickstart
 from latentlake.console import as_text
-from latentlake.view import View, open_lake
+from latentlake.reading.view import View, open_lake
 
 STUDY = ROOT / "studies" / "promoting.yaml"
 _FIRING = 0.005  # share of the tokens on which a latent fires

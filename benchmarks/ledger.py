@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from latentlake.calls.ledger import Ledger
 from latentlake.lake import Lake
-from latentlake.ledger import Ledger
 from latentlake.tables import TABLES
 
 ROUNDS, BATCH = 3, 50_000

@@ -24,10 +24,10 @@ import yaml
 from latentlake.catalog import PUBLISHED, Catalog, Publication
 from latentlake.flow import Flow
 from latentlake.lake import Lake
-from latentlake.search import Within, by_vector, by_words
+from latentlake.reading.search import Within, by_vector, by_words
+from latentlake.reading.view import View
 from latentlake.study import load_study
 from latentlake.tables import TABLES
-from latentlake.view import View
 
 WIDTH, BLOCK, CHUNK, ROUNDS = 384, 4096, 8, 3
 VOCABULARY = [f"{first}{second}" for first in "bcdfghklmnprstvwz" for second in ("ade", "ell", "ight", "one", "ush")]

@@ -14,8 +14,8 @@ from itertools import product
 import numpy as np
 from scipy.stats import norm
 
-from latentlake.metrics import balanced_accuracy_interval
-from latentlake.stopping import Look, Rule, Spending, estimates, interval, levels, pocock_like
+from latentlake.measures.metrics import balanced_accuracy_interval
+from latentlake.measures.stopping import Look, Rule, Spending, estimates, interval, levels, pocock_like
 
 WINDOWS, WAVE = 100, 10
 ACCURACIES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)

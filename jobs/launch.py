@@ -7,12 +7,12 @@ import dagster as dg
 
 from assets.events import asset_key
 from jobs.mend import bury_dead_runs, mend, register_shards
+from latentlake.calls.pending import ASKING
 from latentlake.catalog import Catalog
 from latentlake.digest import digest
 from latentlake.flow import Flow, Stage
 from latentlake.lake import Lake
 from latentlake.origins import Origins
-from latentlake.pending import ASKING
 from latentlake.plan import Plan, Planned, State, product_ranges
 
 REASON_TAG, WORK_TAG = "latentlake/reason", "latentlake/work"

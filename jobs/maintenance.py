@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from jobs.mend import bury_dead_runs
-from latentlake.upkeep import Upkeep, maintain
+from latentlake.keeping.upkeep import Upkeep, maintain
 from resources.lake import LakeResource
 
 

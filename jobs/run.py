@@ -22,15 +22,15 @@ from jobs.progress import TerminalProgress
 from latentlake.catalog import Catalog
 from latentlake.errors import LatentlakeError
 from latentlake.flow import Flow, Stage
+from latentlake.keeping.reported import said_of
+from latentlake.keeping.upkeep import tidy
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import Plan, State
 from latentlake.protocols import Handles
-from latentlake.reported import said_of
+from latentlake.reading.summary import summarize
+from latentlake.reading.view import View
 from latentlake.study import Study, load_study, require_unchanged
-from latentlake.summary import summarize
-from latentlake.upkeep import tidy
-from latentlake.view import View
 from resources.lake import LakeResource, lake_from_environment
 from resources.models import models_from_environment
 

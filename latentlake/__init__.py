@@ -5,7 +5,7 @@ look, which stage needs which, how rows are computed from rows, and how they are
 and metadata of assets (``assets/``), settings turned into handles (``resources/``), when things run (``jobs/``).
 """
 
-from latentlake.trace import trace
-from latentlake.view import open_lake as open  # noqa: A004 - latentlake.open reads better than any other name
+from latentlake.reading.trace import trace
+from latentlake.reading.view import open_lake as open  # noqa: A004 - latentlake.open reads better than any other name
 
 __all__ = ["open", "trace"]

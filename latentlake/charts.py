@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from latentlake.aggregates import OWN, whose
-from latentlake.agreement import cells
-from latentlake.comparing import cells as pairs_as_cells
-from latentlake.comparing import ordered
-from latentlake.metrics import mean_interval
+from latentlake.measures.aggregates import OWN, whose
+from latentlake.measures.agreement import cells
+from latentlake.measures.comparing import cells as pairs_as_cells
+from latentlake.measures.comparing import ordered
+from latentlake.measures.metrics import mean_interval
 from latentlake.scorers import NONE
 
 if TYPE_CHECKING:

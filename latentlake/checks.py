@@ -12,11 +12,11 @@ import polars as pl
 
 from latentlake.flow import Stage
 from latentlake.hookpoints import neutral, site_of
-from latentlake.metrics import mean_interval
+from latentlake.measures.metrics import mean_interval
 from latentlake.scorers import SHUFFLED
+from latentlake.sections.corpus import SPLITS
 from latentlake.steering.search import OUT_OF_REACH
 from latentlake.study import Study
-from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES
 
 Figures = dict[str, int | float | str]

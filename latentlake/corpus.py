@@ -15,7 +15,7 @@ from latentlake.corpora import COMPRESSIONS, Record, datasets, format_of, suffix
 from latentlake.digest import digest
 from latentlake.errors import InputError
 from latentlake.files import FileFacts, Stamp, file_sha256, stamp_of
-from latentlake.study_corpus import Corpus, Source
+from latentlake.sections.corpus import Corpus, Source
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from latentlake.coders.neurons import neurons
 from latentlake.coders.opening import Source, open_coder
 from latentlake.digest import digest
 from latentlake.errors import LakeError
+from latentlake.keeping.weights import Weights, weights_digest
 from latentlake.lake import Lake
 from latentlake.origins import Origins
-from latentlake.weights import Weights, weights_digest
 
 
 def coder_of(name: str, origins: Origins, lake: Lake, device: str = "cpu") -> SparseCoder:

@@ -22,8 +22,8 @@ from latentlake.engines import checkpoint
 from latentlake.errors import InputError
 from latentlake.hookpoints import guessed, neutral, site_of
 from latentlake.origins import Origins
+from latentlake.sections.corpus import Source as TextSource
 from latentlake.study import Study, load_study
-from latentlake.study_corpus import Source as TextSource
 
 BLOCK = 4096  # latents of a block, about: the unit of recomputing
 CONTEXT = 256  # tokens, as in arXiv 2410.13928
@@ -198,7 +198,7 @@ def _lines(wanted: Wanted, coders: Mapping[str, Coder], home: Path) -> Iterator[
     blocks = min(ceil(max(widths) / BLOCK), *widths) if len(widths) > 1 else ceil(widths[0] / BLOCK)
     name = wanted.name or _slug(f"{Path(wanted.model).stem}_{'_'.join(coders) if len(coders) == 1 else 'coders'}")
     yield f"# A first study of {', '.join(coders)} on {wanted.model}. Everything here changes results; where and how"
-    yield "# things run is configuration. latentlake/study.py, study_corpus.py and study_dictionaries.py document every key."
+    yield "# things run is configuration. latentlake/study.py and latentlake/sections/ document every key."
     yield f"name: {name}"
     yield f"blocks: {blocks}  # ranges of latents, the unit of recomputing: some {BLOCK:,} latents each"
     yield ""

@@ -12,25 +12,26 @@ from typing import TypeVar
 import polars as pl
 import pyarrow as pa
 
-from latentlake.beside import Beside
-from latentlake.budget import Bill, Spent
+from latentlake.calls.budget import Bill, Spent
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.checks import Check, Checked, Result, checks_of
 from latentlake.digest import digest, rows_digest
-from latentlake.drop import DROPPABLE
 from latentlake.errors import LakeError
 from latentlake.flow import Flow, Stage
+from latentlake.keeping.beside import Beside
+from latentlake.keeping.drop import DROPPABLE
+from latentlake.keeping.weights import Weights
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
 from latentlake.origins import Origins
 from latentlake.plan import Plan, Recipe, State, name_of
 from latentlake.protocols import Answer, Asked, Handles
+from latentlake.sections.models import LLMChoice
 from latentlake.steering.pushes import Push
 from latentlake.steering.steered import VERSION as STEERED_VERSION
 from latentlake.steering.steered import Steered
-from latentlake.study import LLMChoice, Study
+from latentlake.study import Study
 from latentlake.tables import TABLES
-from latentlake.weights import Weights
 from latentlake.work import Ask, Compute, Progress, Shared, Tables, Work
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from latentlake.errors import LakeError, nearest
 from latentlake.exports import PROVENANCE
 from latentlake.exports.given import Given, short
 from latentlake.files import require_room, whole
+from latentlake.reading.results import Results
 from latentlake.registry import EXPORTS
-from latentlake.results import Results
 
 
 def export(

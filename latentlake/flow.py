@@ -21,8 +21,8 @@ from latentlake.digest import digest
 from latentlake.errors import LakeError, StudyError, nearest
 from latentlake.explainers import Lender
 from latentlake.scorers import NONE
+from latentlake.sections.comparisons import BETWEEN, Comparison
 from latentlake.study import Study
-from latentlake.study_comparisons import BETWEEN, Comparison
 
 # choices of the corpus that decide how documents become contexts
 _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", "deduplicate", "split")

@@ -10,9 +10,9 @@ from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import Plan
 from latentlake.protocols import Embedder
-from latentlake.search import embedder_of
+from latentlake.reading.search import embedder_of
+from latentlake.reading.view import View, open_lake
 from latentlake.study import Study, load_study
-from latentlake.view import View, open_lake
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from latentlake.files import FileFacts
 from latentlake.hookpoints import neutral, site_of, written_by
 from latentlake.registry import CODERS
 from latentlake.sampling.similar import require_index
+from latentlake.sections.dictionaries import Dictionary, Training
 from latentlake.study import Study
-from latentlake.study_dictionaries import Dictionary, Training
 
 # kinds of stages that take something from outside the lake
 OUTSIDE_KINDS = ("subject", "llms", "coder", "dictionaries", "selections", "contexts", "explanations", "scores")

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from latentlake.errors import LakeError
-from latentlake.view import View
+from latentlake.reading.view import View
 
 _PLACE = ("shard", "context", "start")
 _SCHEMA = {

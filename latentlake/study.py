@@ -8,189 +8,26 @@ from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from latentlake.choices import Choices, EmbedderName, EmbedderNameOrNone, Name, Positive, Refers
+from latentlake.choices import Choices, Name, Positive
 from latentlake.digest import digest
 from latentlake.errors import StudyChangedError, StudyError, nearest
 from latentlake.prompts import Prompt, read_prompt
 from latentlake.registry import EXPLAINERS, SCORERS
 from latentlake.scorers import NONE
-from latentlake.study_comparisons import BETWEEN, Comparison, is_comparable, pairs_of
-from latentlake.study_corpus import Corpus
-from latentlake.study_dictionaries import Dictionary, Reconstruction
-from latentlake.study_errors import explain, repeated_key
-from latentlake.study_interventions import Intervention
-
-SplitName = Literal["explain", "select", "score"]
-NegativeSource = Literal[
-    "random", "decoder_neighbours", "encoder_neighbours", "co_occurring_neighbours", "similar", "token_matched"
-]
-SOURCES: tuple[str, ...] = get_args(NegativeSource)
-
-
-class SubjectChoice(Choices):
-    """The language model that is interpreted: a directory, a GGUF file, ``package://name/file``, or a repository id on the
-    Hugging Face hub with its ``revision`` (a branch, a tag or a commit).
-    """
-
-    model: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class Storage(Choices):
-    """How exactly activations are kept. ``precision``: rounded to 11 significant bits, as float16 has them but of any size
-    (``half``), or to 8 (``bfloat16``), which takes a sixth less room.
-    """
-
-    precision: Literal["half", "bfloat16"] = "half"
-
-
-class Selection(Choices):
-    """What a latent must have to be explained: in each split, ``min_windows`` windows where it fires.
-
-    ``window``: tokens of a window, for samples that name no other length; none may be shorter. So many tokens in a row have
-    one place in the corpus, and what one split holds of them no other does.
-    """
-
-    window: Positive = 32
-    min_windows: dict[SplitName, Annotated[int, Field(ge=0)]] = {"explain": 20, "select": 10, "score": 10}
-
-
-class Neighbours(Choices):
-    """Which latents of a dictionary are near to one another. ``k``: how many of each kind are kept: nearest by decoder
-    direction, by encoder direction, and those that fire on the same tokens most.
-    """
-
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
-
-
-class Logits(Choices):
-    """What latents promote. ``k``: of how many tokens the logits are kept, of those that a latent's decoder direction promotes
-    most, and of those that it suppresses most.
-    """
-
-    k: Annotated[int, Field(ge=1, le=1000)] = 20
-
-
-class Search(Choices):
-    """How explanations are found by meaning. ``embedder``: what makes vectors of them, and of what is looked for. ``query``: put
-    before the latter, for embedders that want an instruction; explanations are embedded as they stand.
-    """
-
-    embedder: EmbedderName
-    query: str = ""
-
-
-class Report(Choices):
-    """What the report shows; it changes nothing else. ``best``, ``worst``, ``random``: how many latents of each dictionary there
-    are in full, the best and the worst explained, and of all by hash. They are ranked by ``scorer`` in its main metric, of the
-    explanations of ``explainer``; by default by the study's first scorer that judges explanations, of the first explainer that it
-    judges. ``listed``: how many latents of each dictionary the list has at most; where there are more, they are drawn by hash.
-    """
-
-    best: Annotated[int, Field(ge=0)] = 10
-    worst: Annotated[int, Field(ge=0)] = 10
-    random: Annotated[int, Field(ge=0)] = 10
-    listed: Annotated[int, Field(ge=0)] = 2000
-    scorer: Name | None = None
-    explainer: Annotated[str | None, Refers("explainers")] = None
-
-
-class Sample(Choices):
-    """Windows drawn for each latent from one split.
-
-    ``sampler``: how activating windows are drawn: equally from each decile of strength (``quantiles``), the strongest
-    (``top``), uniformly (``random``), or ``mix``: a share ``top`` of the strongest, the rest by quantiles of the others.
-    ``windows``: how many. ``seed``: another draw.
-
-    ``length``: tokens of a window (None: ``selection.window``). ``alignment``: windows begin at multiples of ``stride`` (None:
-    their length) in their context (``grid``), or stand around the strongest token of each ``stride``, a quarter of the window
-    after it (``centred``).
-
-    ``negatives``: how many windows in which the latent never fires: a number, of random ones, or numbers by source:
-    ``random``; where a latent near to it fires (``decoder_neighbours``, ``encoder_neighbours``, ``co_occurring_neighbours``);
-    ``similar`` to its own by ``embedder``; ``token_matched``, with the token on which it fires in its own.
-    """
-
-    split: SplitName
-    sampler: Literal["quantiles", "top", "random", "mix"] = "quantiles"
-    windows: Positive
-    top: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    length: Positive | None = None
-    stride: Positive | None = None
-    alignment: Literal["grid", "centred"] = "grid"
-    negatives: Annotated[int, Field(ge=0)] | dict[NegativeSource, Positive] = 0
-    embedder: EmbedderNameOrNone = None
-    seed: int = 0
-
-    @property
-    def sources(self) -> dict[str, int]:
-        """How many negatives of each source."""
-        if isinstance(self.negatives, dict):
-            return {str(source): number for source, number in self.negatives.items()}
-        return {"random": self.negatives} if self.negatives else {}
-
-    @model_validator(mode="after")
-    def _embeds_what_it_compares(self) -> "Sample":
-        if ("similar" in self.sources) != (self.embedder is not None):
-            raise ValueError("negatives that are `similar` need an `embedder`, and nothing else does")
-        return self
-
-
-# Raised by hand whenever an engine would answer otherwise than before: it is part of the key of every call.
-ENGINE_VERSIONS = {"transformers": "1", "sentence_transformers": "1", "openai": "1", "vllm": "1"}
-COMPLETING = tuple(name for name in ENGINE_VERSIONS if name != "sentence_transformers")
-
-
-class Price(Choices):
-    """What a model charges for a million tokens, in any one currency: read anew, read from its cache (None: the same), and
-    written.
-    """
-
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
-    cached: Annotated[float, Field(ge=0)] | None = None
-
-
-class Budget(Choices):
-    """What one launch may spend on model calls, None being any number: calls, tokens read and written, money."""
-
-    calls: Annotated[int, Field(ge=0)] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
-    money: Annotated[float, Field(ge=0)] | None = None
-
-
-class LLMChoice(Choices):
-    """A model that explains, judges or embeds, and its engine: a directory, a GGUF file, ``package://name/file``, or a
-    repository id on the Hugging Face hub with its ``revision``.
-
-    Engines run it here (``transformers``, ``vllm``; ``sentence_transformers`` embeds), or ask a server for it (``openai``:
-    any that speaks the OpenAI API). Then ``model`` is its name there, and since nobody can look at its weights, ``revision``
-    says when they became others. ``chat``: prompts are not texts to go on with, but what a user says. ``price``: what its
-    calls cost; changes no result.
-    """
-
-    model: str
-    revision: str | None = None
-    engine: Literal["transformers", "vllm", "openai", "sentence_transformers"]
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    chat: bool = False
-    price: Price | None = None
-
-    @property
-    def is_served(self) -> bool:
-        """Whether it runs elsewhere, and its weights are not to be seen."""
-        return self.engine == "openai"
-
-    @property
-    def engine_version(self) -> str:
-        """Version of the engine's code."""
-        return ENGINE_VERSIONS[self.engine]
+from latentlake.sections.comparisons import BETWEEN, Comparison, is_comparable, pairs_of
+from latentlake.sections.corpus import Corpus
+from latentlake.sections.dictionaries import Dictionary, Reconstruction
+from latentlake.sections.interventions import Intervention
+from latentlake.sections.latents import Logits, Neighbours, Selection, Storage
+from latentlake.sections.mistakes import explain, repeated_key
+from latentlake.sections.models import COMPLETING, Budget, LLMChoice, SubjectChoice
+from latentlake.sections.results import Checks, Report, Search
+from latentlake.sections.samples import Sample
 
 
 def _one_of(classes: Mapping[str, type[BaseModel]]) -> Any:
@@ -205,19 +42,6 @@ if TYPE_CHECKING:
 else:
     ExplainerChoice = _one_of(EXPLAINERS.classes())
     ScorerChoice = _one_of(SCORERS.classes())
-
-
-class Checks(Choices):
-    """Bounds beyond which a check fails; they change what is said of results, and no result.
-
-    ``failed_calls``: share of explanations, and of judgements, that may fail. ``control``: how far from 0.5 the mean
-    AUROC of shuffled explanations may be. ``variance_unexplained``: share of the variance that a coder may leave out of what
-    it reconstructs.
-    """
-
-    failed_calls: Annotated[float, Field(ge=0, le=1)] = 0.05
-    control: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    variance_unexplained: Annotated[float, Field(ge=0)] = 0.5
 
 
 class Study(Choices):

@@ -27,6 +27,8 @@ from latentlake.handles import LazyHandles, Settings, settings_from_environment
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Handles
+from latentlake.reading.trace import Trace, trace
+from latentlake.reading.view import View
 from latentlake.scorers import NONE, Scorer
 from latentlake.stages import (
     activations,
@@ -43,8 +45,6 @@ from latentlake.stages import (
     token_changes,
 )
 from latentlake.study import Study, load_study
-from latentlake.trace import Trace, trace
-from latentlake.view import View
 from latentlake.work import Compute, Progress, Silent, Tables, Work, block_range, each
 
 DOCUMENTS = 1000  # that are read where nobody says how many

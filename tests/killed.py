@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+from latentlake.calls.ledger import call_key
 from latentlake.catalog import Catalog, Made, Publication
 from latentlake.fakes import FakeLLM
-from latentlake.ledger import call_key
 from latentlake.protocols import Call, Reply
 from tests.workbench import Workbench, open_instance
 

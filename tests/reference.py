@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from latentlake.fakes import FakeEmbedder
-from latentlake.study import Sample, Study
+from latentlake.sections.samples import Sample
+from latentlake.study import Study
 from tests.scene import Place, Scene, mix, seed_of
 
 T = TypeVar("T")

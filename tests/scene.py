@@ -16,10 +16,10 @@ from latentlake.flow import Flow
 from latentlake.protocols import Coder
 from latentlake.sampling.contexts import Contexts, read_contexts
 from latentlake.sampling.firings import Firings, read_firings
+from latentlake.sections.corpus import SPLITS
 from latentlake.stages import examples, latents
 from latentlake.stages.contexts import Context, Packing, pack
 from latentlake.study import Study
-from latentlake.study_corpus import SPLITS
 from latentlake.tables import TABLES
 from latentlake.work import Shared, Work, block_range
 

@@ -11,9 +11,9 @@ from typing import Any, cast
 import polars as pl
 import yaml
 
+from latentlake.calls.ledger import call_key
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
 from latentlake.flow import Flow
-from latentlake.ledger import call_key
 from latentlake.protocols import Answer, Asked, Call, Reply
 from latentlake.study import Study, load_study
 from latentlake.tables import TABLES

@@ -11,11 +11,11 @@ import pytest
 import scipy.stats
 from polars.testing import assert_frame_equal
 
-from latentlake.aggregates import aggregates, own_means, whose
 from latentlake.cli import main
 from latentlake.errors import LakeError
-from latentlake.leaderboard import leaderboard
-from latentlake.summary import means, summarize
+from latentlake.measures.aggregates import aggregates, own_means, whose
+from latentlake.measures.leaderboard import leaderboard
+from latentlake.reading.summary import means, summarize
 from latentlake.tables import TABLES
 from tests.workbench import Workbench
 

@@ -13,11 +13,11 @@ import pytest
 import scipy.stats
 
 from latentlake import charts
-from latentlake.agreement import agreements, agreements_of, cells, correlations, interval, pairs
 from latentlake.cli import main
 from latentlake.errors import LakeError
 from latentlake.flow import Flow
-from latentlake.metrics import LEVEL
+from latentlake.measures.agreement import agreements, agreements_of, cells, correlations, interval, pairs
+from latentlake.measures.metrics import LEVEL
 from latentlake.scorers import NONE
 from latentlake.tables import TABLES
 from tests.scene import STUDY, study_of

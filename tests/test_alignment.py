@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from latentlake import alignment
-from latentlake.alignment import aligned, aligned_candidates
+from latentlake.measures import alignment
+from latentlake.measures.alignment import aligned, aligned_candidates
 
 SHAPES = st.tuples(st.integers(0, 7), st.integers(0, 7))
 

@@ -17,7 +17,7 @@ from jobs.run import Run
 from latentlake.errors import InputError, LakeError
 from latentlake.fakes import write_coder
 from latentlake.passages import passages
-from latentlake.view import View
+from latentlake.reading.view import View
 from resources.lake import LakeResource
 from resources.models import ModelsResource
 from tests.models import SIZE, TEXTS, tokenizer, write_model

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlake.budget import Meter, price_of
+from latentlake.calls.budget import Meter, price_of
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.errors import BudgetError
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
 from latentlake.protocols import Asked, Call, Generate, Reply
-from latentlake.study import Budget, Price
+from latentlake.sections.models import Budget, Price
 from tests.workbench import Workbench
 
 PRICE = Price(input=2.0, cached=0.5, output=10.0)

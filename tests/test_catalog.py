@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from latentlake.catalog import Catalog, Consumed, Made, Publication
 from latentlake.corpus import Shard
 from latentlake.lake import Lake, Written
+from latentlake.sections.corpus import Source
 from latentlake.study import Study
-from latentlake.study_corpus import Source
 from tests.workbench import STUDY
 
 MADE = Publication(

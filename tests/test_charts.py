@@ -20,7 +20,7 @@ from assets.events import asset_key
 from definitions import build_definitions
 from jobs.launch import REASON_TAG
 from latentlake import charts
-from latentlake.metrics import mean_interval
+from latentlake.measures.metrics import mean_interval
 from tests.stub import study
 from tests.test_dagster import events, launch
 from tests.workbench import Workbench

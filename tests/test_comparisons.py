@@ -16,11 +16,11 @@ from latentlake import charts
 from latentlake.cli import main
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.opening import Source, open_coder
-from latentlake.comparing import ordered
 from latentlake.digest import seed_of
 from latentlake.fakes import write_coder
 from latentlake.flow import Flow
-from latentlake.likeness import Vectors, likeness
+from latentlake.measures.comparing import ordered
+from latentlake.measures.likeness import Vectors, likeness
 from latentlake.stages import alignments, comparisons
 from tests.scene import Scene, rows_of, study_of, work_of
 from tests.workbench import LATENTS, WIDTH, Workbench

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from latentlake.corpus import Document
 from latentlake.errors import InputError
 from latentlake.protocols import Tokenized
+from latentlake.sections.corpus import Split
 from latentlake.stages.contexts import Context, Packing, assign_splits, pack, without_repeats
-from latentlake.study_corpus import Split
 
 BOS, SEPARATOR = 1, 2
 # Tokens 0 to 5: documents hold the ids of BOS and separator too.

@@ -15,7 +15,7 @@ import pytest
 from latentlake.corpus import Document, list_shards, read_documents
 from latentlake.errors import InputError
 from latentlake.files import FileFacts, file_sha256
-from latentlake.study_corpus import Corpus
+from latentlake.sections.corpus import Corpus
 
 
 def corpus(size: int = 4, **sources: Any) -> Corpus:

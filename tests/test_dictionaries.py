@@ -22,7 +22,7 @@ from latentlake.dictionaries import coder_of
 from latentlake.errors import InputError, LakeError, StudyError
 from latentlake.execute import Executor
 from latentlake.fakes import FakeSubject, write_coder
-from latentlake.view import View
+from latentlake.reading.view import View
 from tests.coder_fixtures import VARIANTS, perfect
 from tests.workbench import LATENTS, WIDTH, Workbench
 

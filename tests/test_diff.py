@@ -15,16 +15,16 @@ import polars as pl
 import pytest
 
 import latentlake
-from latentlake.causes import Change
 from latentlake.cli import main
-from latentlake.diff import Diff, diff
 from latentlake.errors import LakeError
+from latentlake.keeping.prune import prune
 from latentlake.lake import Lake
-from latentlake.metrics import mean_interval
-from latentlake.moments import around, moment
-from latentlake.prune import prune
+from latentlake.measures.metrics import mean_interval
+from latentlake.reading.causes import Change
+from latentlake.reading.diff import Diff, diff
+from latentlake.reading.moments import around, moment
+from latentlake.reading.view import View, as_moment
 from latentlake.tables import TABLES
-from latentlake.view import View, as_moment
 from tests.test_killed import run as run_until
 from tests.test_lineage import more_latents, prompt_of_explainer, scorer_added, scorer_removed, shard_added
 from tests.workbench import Workbench, open_instance

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from latentlake.registry import EXPLAINERS, SCORERS
-from latentlake.study_reference import markdown
+from latentlake.sections.reference import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]

@@ -5,11 +5,11 @@ import pytest
 from assets.events import asset_key
 from latentlake.catalog import Catalog
 from latentlake.cli import main
-from latentlake.drop import drop
 from latentlake.errors import LakeError
+from latentlake.keeping.drop import drop
+from latentlake.keeping.upkeep import maintain
 from latentlake.plan import State
 from latentlake.stages import latents
-from latentlake.upkeep import maintain
 from latentlake.work import Tables, Work
 from tests.workbench import Workbench
 

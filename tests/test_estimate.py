@@ -5,7 +5,7 @@ import json
 import pytest
 
 from latentlake import cli
-from latentlake.estimate import Estimator
+from latentlake.calls.estimate import Estimator
 from latentlake.plan import name_of
 from resources.lake import LakeResource
 from tests.workbench import EVERYTHING, FakeModels, Workbench

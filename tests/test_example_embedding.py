@@ -9,7 +9,7 @@ import pytest
 
 from latentlake.errors import StudyError
 from latentlake.fakes import FakeEmbedder
-from latentlake.metrics import auroc
+from latentlake.measures.metrics import auroc
 from latentlake.stages import scores
 from latentlake.tables import TABLES
 from latentlake.work import Work

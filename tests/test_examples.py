@@ -16,9 +16,9 @@ from latentlake.fakes import FakeSubject
 from latentlake.sampling.firings import Activating
 from latentlake.sampling.rings import Rings, ordered, points
 from latentlake.sampling.samplers import Candidates
+from latentlake.sections.corpus import SPLITS, Split
 from latentlake.stages.contexts import Packing, assign_splits, pack
 from latentlake.study import Study
-from latentlake.study_corpus import SPLITS, Split
 from latentlake.tables import TABLES
 from tests.reference import expected, walk
 from tests.scene import (

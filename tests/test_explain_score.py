@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlake.calls.ledger import call_key
 from latentlake.explainers import Hypothesis
 from latentlake.explainers.tokens import list_tokens
 from latentlake.fakes import FakeEmbedder
-from latentlake.ledger import call_key
 from latentlake.marking import mark, marked_words
-from latentlake.metrics import auroc
+from latentlake.measures.metrics import auroc
 from latentlake.protocols import Call, Choose, Generate, Reply, Score
 from latentlake.scorers import Case
 from latentlake.stages import explanations, scores

@@ -5,8 +5,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from latentlake.calls.ledger import call_key
 from latentlake.errors import StudyError
-from latentlake.ledger import call_key
 from latentlake.protocols import Answer, Call, Generate, Reply
 from latentlake.stages import explanations
 from tests.stub import TIMEOUT, Answering, Stub, examples_frame, latents_frame, reply, rows_of, study

@@ -17,7 +17,7 @@ from latentlake.explorer.address import SHOWN, Asked, link, said
 from latentlake.explorer.app import app
 from latentlake.explorer.html import render
 from latentlake.lake import Lake
-from latentlake.view import View
+from latentlake.reading.view import View
 from tests.workbench import Workbench
 
 SCRIPT = "<script>alert('&')</script>"

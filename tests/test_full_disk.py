@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from latentlake.lake import Lake
-from latentlake.view import View
+from latentlake.reading.view import View
 
 # In a process of its own, whose files may grow to so many bytes: another error than a full disk's, on the same way.
 _ASK = """
@@ -14,7 +14,7 @@ import json, resource, sys
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.protocols import Asked, Call, Generate
 
 uri, most = sys.argv[1], int(sys.argv[2])

@@ -9,9 +9,10 @@ from pathlib import Path
 import dagster as dg
 
 from definitions import build_definitions
-from latentlake import study_reference, tables
+from latentlake import tables
 from latentlake.prompts import read_prompt
 from latentlake.protocols import Score
+from latentlake.sections import reference as study_reference
 from latentlake.study import load_study
 
 ROOT = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from latentlake.coders.coder import SparseCoder
 from latentlake.coders.neurons import neurons
 from latentlake.errors import StudyError
 from latentlake.fakes import FakeHandles, FakeLLM, FakeSubject
+from latentlake.measures.scoring import averaged
 from latentlake.prompts import Prompt
 from latentlake.protocols import Answer, Asked, Call, Reply, Score
 from latentlake.sampling.prompts import prompts_of
-from latentlake.scoring import averaged
 from latentlake.stages import continuations as continuations_stage
 from latentlake.stages import explanations, scores
 from latentlake.steering.pushes import Push

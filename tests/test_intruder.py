@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from latentlake.errors import StudyError
-from latentlake.metrics import wilson_interval
+from latentlake.measures.metrics import wilson_interval
 from latentlake.protocols import Call, Choose, Reply
 from latentlake.scorers.intruder import Intruder, Trial
 from latentlake.stages import scores

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import validate
 from pydantic import ValidationError
 
-from latentlake.metrics import auroc
+from latentlake.measures.metrics import auroc
 from latentlake.protocols import Call, Choose, Generate, Likely, Reply
 from latentlake.scorers import SHOWN, Case
 from latentlake.scorers.fuzzing import Fuzzing

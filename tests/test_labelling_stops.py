@@ -11,15 +11,15 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from latentlake.aggregates import aggregates
 from latentlake.commands.scores import shown
 from latentlake.digest import seed_of
 from latentlake.flow import Flow
+from latentlake.measures.aggregates import aggregates
+from latentlake.measures.stopping import Look, Rule, estimates, levels
 from latentlake.protocols import Call, Reply
+from latentlake.reading.view import View
 from latentlake.scorers.stop import DECIDED, Stop
 from latentlake.stages import scores
-from latentlake.stopping import Look, Rule, estimates, levels
-from latentlake.view import View
 from tests.stub import TIMEOUT, Answering, Stub, examples_frame, explanations_frame, reply, study
 from tests.test_estimate import estimates as estimated
 from tests.test_judging import numbered

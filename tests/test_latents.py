@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlake.fakes import FakeSubject
+from latentlake.sections.corpus import SPLITS
 from latentlake.study import Study
-from latentlake.study_corpus import SPLITS
 from latentlake.work import block_range
 from tests.scene import BLOCKS, BOS, LENGTH, SHARDS, WIDTH, Firing, Scene, latents_of, study_of
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from latentlake import ledger as module
-from latentlake.called import with_calls
+from latentlake.calls import ledger as module
+from latentlake.calls.ledger import Asker, Ledger, call_key
 from latentlake.engines.seeds import seed_of
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
+from latentlake.keeping.upkeep import maintain
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger, call_key
 from latentlake.protocols import (
     Answer,
     Asked,
@@ -33,8 +33,8 @@ from latentlake.protocols import (
     Score,
     settings_of,
 )
-from latentlake.upkeep import maintain
-from latentlake.view import View
+from latentlake.reading.called import with_calls
+from latentlake.reading.view import View
 
 ASKER = Asker("judge", "rev1", "transformers", "scores/default/detection", "one")
 SAMPLINGS: list[Sampling] = [Generate(8, 0.7, stop=("\n",)), Choose((" yes", " no")), Score()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.coverage import auroc_coverages, rate_coverages
-from latentlake.metrics import (
+from latentlake.measures.metrics import (
     auroc,
     auroc_interval,
     balanced_accuracy_interval,

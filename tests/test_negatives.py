@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from latentlake.fakes import FakeEmbedder, FakeSubject
 from latentlake.sampling import similar
 from latentlake.sampling.negatives import turns
-from latentlake.study import SOURCES
+from latentlake.sections.samples import SOURCES
 from latentlake.tables import TABLES
 from tests import reference
 from tests.reference import RANKS, Latent, expected

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.engines.openai import OpenAILLM, Traffic
 from latentlake.engines.wire import MalformedError, UnableError, failure_of, is_model, reply_of
 from latentlake.errors import EngineError
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
 from latentlake.protocols import Asked, Call, Choose, Generate, Likely, Message, Reply, Score
 from tests.servers import (
     MODEL,

@@ -19,9 +19,9 @@ from latentlake.pages.judged import judged_windows, truth, verdict
 from latentlake.pages.latent import BRIEF, latent_html
 from latentlake.pages.rendering import number, shown
 from latentlake.pages.windows import highlighted, level_of, token_in_signs
+from latentlake.reading.trace import Trace, traces
+from latentlake.reading.view import View, open_lake
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.trace import Trace, traces
-from latentlake.view import View, open_lake
 
 NASTY = "<script>alert('1')</script> & \"quoted\" ]]> \x00\x1b \u202eright to left\ud800 {{ 7 * 7 }}"
 

@@ -11,8 +11,8 @@ from latentlake.cli import main
 from latentlake.errors import InputError, StudyError
 from latentlake.pins import Pin, file_of, pin, read_pins, unpin
 from latentlake.plan import State
+from latentlake.reading.trace import trace
 from latentlake.study import load_study
-from latentlake.trace import trace
 from tests.workbench import Workbench
 
 PEOPLE = {"method": "pinned", "files": {"one": "pins/one.jsonl"}, "otherwise": "tokens"}

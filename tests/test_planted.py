@@ -11,10 +11,10 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from latentlake import calibration, planted
 from latentlake.cli import main
 from latentlake.coders.planted import fire, read_rules, strengths
 from latentlake.errors import InputError, LakeError, StudyError
+from latentlake.measures import calibration, planted
 from latentlake.sampling.texts import tokens_of
 from tests.scene import Scene
 from tests.workbench import Workbench

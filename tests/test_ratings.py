@@ -12,9 +12,9 @@ import scipy.stats
 from latentlake.errors import InputError, StudyError
 from latentlake.files import FileFacts
 from latentlake.imported import RATING, File, look
+from latentlake.measures.scoring import means
+from latentlake.reading.summary import by_latent
 from latentlake.scorers.ratings import Ratings
-from latentlake.scoring import means
-from latentlake.summary import by_latent
 from tests.workbench import LATENTS, Workbench
 
 ENTRIES = [(7, 3), (0, 0.5), (7, 4.5), (12, -1), (7, 3)]

@@ -15,25 +15,25 @@ import numpy as np
 import polars as pl
 import pytest
 
-from latentlake.beside import Beside
 from latentlake.catalog import Catalog
 from latentlake.cli import main
 from latentlake.errors import StudyError
 from latentlake.flow import Flow
+from latentlake.keeping.beside import Beside
+from latentlake.keeping.prune import prune
+from latentlake.keeping.reported import FILE, said_of
+from latentlake.keeping.upkeep import maintain
 from latentlake.lake import Lake
 from latentlake.pages import figures
 from latentlake.pages.report import report
-from latentlake.picks import Judge, picks, ranking
 from latentlake.plan import Plan
-from latentlake.prune import prune
+from latentlake.reading.picks import Judge, picks, ranking
+from latentlake.reading.results import Results
+from latentlake.reading.view import View, open_lake
 from latentlake.registry import EXPLAINERS, SCORERS
-from latentlake.reported import FILE, said_of
-from latentlake.results import Results
+from latentlake.sections.results import Report
 from latentlake.sources import MILLIONS
-from latentlake.study import Report
 from latentlake.tables import TABLES
-from latentlake.upkeep import maintain
-from latentlake.view import View, open_lake
 from tests.workbench import EVERYTHING, Workbench
 
 NASTY = "<script>alert('1')</script> & \"quoted\" ]]> \x00\x1b \u202eright to left {{ 7 * 7 }}"

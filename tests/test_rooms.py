@@ -9,102 +9,81 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"assets", "definitions", "jobs", "latentlake", "resources"}
 
+
+def core(names: str) -> list[str]:
+    """Modules and rooms of the core."""
+    return [f"latentlake.{name}" for name in names.split()]
+
+
 # room (longest prefix of a module's path wins) → what it may import of ours, by prefix
 MAY_IMPORT = {
-    "latentlake/errors": [],
-    "latentlake/digest": [],
-    "latentlake/protocols": [],
-    "latentlake/registry": ["latentlake.errors"],
+    "latentlake/calls": core(
+        "calls digest engines.wire errors execute flow lake origins plan protocols reading.view scorers "
+        "sections stages study tables work"
+    ),
     "latentlake/choices": [],
+    "latentlake/coders": core("coders digest errors hub protocols registry sections"),
+    "latentlake/coders/formats": core("coders errors registry"),
+    "latentlake/corpora": core("corpora digest errors files hub registry sections"),
+    "latentlake/digest": [],
+    "latentlake/engines": core("engines errors files hookpoints hub protocols registry"),
+    "latentlake/errors": [],
+    "latentlake/explainers": core(
+        "choices explainers marking measures.metrics protocols registry sections sources work"
+    ),
+    "latentlake/explorer": core(
+        "calls.costs catalog charts errors explorer measures.aggregates measures.agreement "
+        "measures.leaderboard measures.metrics pages protocols reading.results reading.search reading.trace "
+        "reading.view registry scorers"
+    ),
+    "latentlake/exports": core(
+        "corpora.opening digest errors exports hookpoints marking measures.metrics reading.results registry "
+        "scorers tables work"
+    ),
+    "latentlake/fetching": core("protocols"),
+    "latentlake/files": core("errors"),
+    "latentlake/flow": core("choices digest errors explainers scorers sections study tables"),
     "latentlake/hookpoints": [],
-    "latentlake/fetching": ["latentlake.protocols"],
-    "latentlake/hub": ["latentlake.errors"],
-    "latentlake/files": ["latentlake.errors"],
-    "latentlake/exports": [
-        f"latentlake.{name}"
-        for name in (
-            "corpora.opening", "digest", "errors", "exports", "hookpoints", "marking", "metrics", "registry", "results",
-            "scorers", "tables", "work",
-        )
-    ],
-    "latentlake/corpora": [
-        f"latentlake.{name}" for name in ("corpora", "digest", "errors", "files", "hub", "registry", "study_corpus")
-    ],
-    "latentlake/prompts": ["latentlake.digest", "latentlake.protocols"],
-    "latentlake/study_corpus": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
-    "latentlake/study_interventions": ["latentlake.choices"],
-    "latentlake/study_comparisons": ["latentlake.choices", "latentlake.study_dictionaries"],
-    "latentlake/study_errors": ["latentlake.errors"],
-    "latentlake/tables": ["latentlake.errors"],
-    "latentlake/study": [
-        f"latentlake.{name}"
-        for name in (
-            "choices", "digest", "errors", "explainers", "prompts", "registry", "scorers", "study_comparisons", "study_corpus",
-            "study_dictionaries", "study_errors", "study_interventions",
-        )
-    ],
-    "latentlake/flow": [
-        f"latentlake.{name}"
-        for name in ("choices", "digest", "errors", "explainers", "scorers", "study", "study_comparisons", "tables")
-    ],
-    "latentlake/lake": [f"latentlake.{name}" for name in ("digest", "errors", "tables")],
-    "latentlake/correlation": ["latentlake.metrics", "latentlake.scoring"],
-    "latentlake/scoring": [f"latentlake.{name}" for name in ("metrics", "tables")],
-    "latentlake/stopping": ["latentlake.metrics"],
-    "latentlake/plan": [f"latentlake.{name}" for name in ("catalog", "digest", "errors", "flow", "origins")],
-    "latentlake/stages": [
-        f"latentlake.{name}"
-        for name in (
-            "agreement", "alignment", "coders", "cooccurrence", "corpus", "dictionaries", "digest", "errors", "explainers",
-            "fetching", "given", "hookpoints", "likeness", "metrics", "origins", "pages", "protocols", "reported", "sampling",
-            "scorers", "scoring", "steering", "study", "study_comparisons",
-            "study_corpus", "study_interventions", "tables", "weights", "work",
-        )
-    ],
-    "latentlake/sampling": [
-        f"latentlake.{name}" for name in ("digest", "errors", "protocols", "sampling", "study", "study_corpus")
-    ],
-    "latentlake/explainers": [
-        f"latentlake.{name}"
-        for name in (
-            "choices", "explainers", "marking", "metrics", "protocols", "registry", "sources", "study_comparisons", "work",
-        )
-    ],
-    "latentlake/scorers": [
-        f"latentlake.{name}"
-        for name in (
-            "choices", "correlation", "digest", "marking", "protocols", "registry", "scorers", "scoring", "sources", "stopping",
-            "work",
-        )
-    ],
-    "latentlake/engines": [
-        f"latentlake.{name}" for name in ("engines", "errors", "files", "hookpoints", "hub", "protocols", "registry")
-    ],
-    "latentlake/coders": [
-        f"latentlake.{name}" for name in ("coders", "digest", "errors", "hub", "protocols", "registry", "study_dictionaries")
-    ],
-    "latentlake/coders/formats": [f"latentlake.{name}" for name in ("coders", "errors", "registry")],
-    "latentlake/pages": [
-        f"latentlake.{name}"
-        for name in (
-            "aggregates", "charts", "marking", "metrics", "pages", "picks", "registry", "results", "sampling.texts", "scorers",
-            "sources", "study", "trace",
-        )
-    ],
-    "latentlake/explorer": [
-        f"latentlake.{name}"
-        for name in (
-            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
-            "protocols", "registry", "results", "scorers", "search", "trace", "view",
-        )
-    ],
-    "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
+    "latentlake/hub": core("errors"),
+    "latentlake/keeping": core("calls.ledger catalog digest errors files flow keeping lake reading.view tables"),
+    "latentlake/lake": core("digest errors tables"),
+    "latentlake/measures": core("digest errors measures reading.results reading.view registry scorers tables"),
+    "latentlake/measures/correlation": core("measures.metrics measures.scoring"),
+    "latentlake/measures/scoring": core("measures.metrics tables"),
+    "latentlake/measures/stopping": core("measures.metrics"),
+    "latentlake/pages": core(
+        "charts marking measures.aggregates measures.metrics pages reading.picks reading.results "
+        "reading.trace registry sampling.texts scorers sections sources study"
+    ),
+    "latentlake/plan": core("catalog digest errors flow origins"),
+    "latentlake/prompts": core("digest protocols"),
+    "latentlake/protocols": [],
+    "latentlake/reading": core(
+        "calls.ledger catalog console digest engines.sentence_transformers errors files flow lake measures "
+        "origins plan protocols reading scorers sections study tables work"
+    ),
+    "latentlake/registry": core("errors"),
+    "latentlake/sampling": core("digest errors protocols sampling sections study"),
+    "latentlake/scorers": core(
+        "choices digest marking measures.correlation measures.scoring measures.stopping protocols registry "
+        "scorers sources work"
+    ),
+    "latentlake/sections": core("choices errors registry sections"),
+    "latentlake/sections/reference": core("choices registry sections study"),
+    "latentlake/stages": core(
+        "coders corpus dictionaries digest errors explainers fetching hookpoints keeping.reported "
+        "keeping.weights measures.agreement measures.alignment measures.cooccurrence measures.likeness "
+        "measures.metrics measures.scoring origins pages protocols reading.given sampling scorers sections "
+        "steering study tables work"
+    ),
+    "latentlake/study": core("choices digest errors explainers prompts registry scorers sections"),
+    "latentlake/tables": core("errors"),
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
     "resources": ["latentlake", "resources"],
     "jobs": ["assets", "definitions", "jobs", "latentlake", "resources"],
     "definitions": ["assets", "jobs", "latentlake", "resources"],
-}  # fmt: skip
+}
 MODULES = [
     path.relative_to(ROOT)
     for room in sorted(OURS)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
 
-from latentlake.metrics import auroc_interval, wilson_interval
-from latentlake.scoring import score
+from latentlake.measures.metrics import auroc_interval, wilson_interval
+from latentlake.measures.scoring import score
 from latentlake.tables import TABLES
 
 LABEL_METRICS = ("balanced_accuracy", "f1", "sensitivity", "specificity")
@@ -261,5 +261,5 @@ def test_how_latents_are_taken_together_changes_nothing(monkeypatch: pytest.Monk
     chance = np.random.default_rng(0)
     rows = [judgement(n % 2 == 0, float(chance.random()), latent=n // 20) for n in range(200)]
     whole = scored(rows)
-    monkeypatch.setattr("latentlake.scoring._AT_ONCE", 3)
+    monkeypatch.setattr("latentlake.measures.scoring._AT_ONCE", 3)
     assert scored(rows[::-1]) == whole

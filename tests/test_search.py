@@ -20,7 +20,7 @@ from latentlake.flow import Flow
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Embedder, Handles
-from latentlake.search import Within, by_meaning, by_vector, by_words, embedder_of
+from latentlake.reading.search import Within, by_meaning, by_vector, by_words, embedder_of
 from latentlake.stages import embeddings
 from latentlake.study import Study, load_study
 from latentlake.tables import TABLES

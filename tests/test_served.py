@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from latentlake.batch import Batch
+from latentlake.calls.batch import Batch
+from latentlake.calls.costs import costs
+from latentlake.calls.ledger import Ledger
+from latentlake.calls.pending import Pending
 from latentlake.cli import main
-from latentlake.costs import costs
 from latentlake.errors import EngineError, InputError
-from latentlake.ledger import Ledger
-from latentlake.pending import Pending
 from tests.served import JUDGE, ServedBench
 from tests.servers import Canned, answer, said, serving, status
 from tests.workbench import EVERYTHING, open_instance

@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, t
 
-from latentlake import cli, correlation
-from latentlake.correlation import pearson, pearson_interval
+from latentlake import cli
+from latentlake.calls.estimate import Estimator
 from latentlake.engines.transformers import TransformersLLM
 from latentlake.errors import StudyError
-from latentlake.estimate import Estimator
+from latentlake.measures import correlation
+from latentlake.measures.correlation import pearson, pearson_interval
 from latentlake.protocols import Answer, Asked, Call, Choose, Reply
 from latentlake.stages import scores
 from tests.stub import TIMEOUT, Stub, examples_frame, explanations_frame, latents_frame, reply, rows_of, study

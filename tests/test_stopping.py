@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom, multivariate_normal, norm
 
 from benchmarks.stopping import ACCURACIES, figures, judge, simulate
-from latentlake.stopping import Look, Rule, boundaries, estimates, interval, levels, pocock_like, share_interval
+from latentlake.measures.stopping import (
+    Look,
+    Rule,
+    boundaries,
+    estimates,
+    interval,
+    levels,
+    pocock_like,
+    share_interval,
+)
 
 FIVE = np.arange(1, 6) / 5
 

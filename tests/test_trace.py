@@ -14,8 +14,8 @@ from latentlake.commands import trace as trace_command
 from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
+from latentlake.reading.trace import Trace, ranked, trace, traces
 from latentlake.sampling.texts import SEPARATOR
-from latentlake.trace import Trace, ranked, trace, traces
 from tests.workbench import LATENTS, Workbench
 
 WINDOW = ["shard", "context", "start"]

@@ -15,10 +15,10 @@ from latentlake.coders.opening import Source, open_coder
 from latentlake.coders.training import Lesson, Step, train
 from latentlake.errors import InputError, LakeError
 from latentlake.fakes import FakeSubject
+from latentlake.keeping.weights import Weights
 from latentlake.lake import Lake
-from latentlake.study_dictionaries import Training
+from latentlake.sections.dictionaries import Training
 from latentlake.tables import TABLES
-from latentlake.weights import Weights
 
 D = 16
 

@@ -12,8 +12,8 @@ from latentlake.fakes import FakeHandles
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.protocols import Handles
+from latentlake.reading.trace import trace
 from latentlake.study import Study, load_study
-from latentlake.trace import trace
 from latentlake.trying import Trial, try_latent
 from tests.workbench import Workbench
 

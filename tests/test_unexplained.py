@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 
 from definitions import build_definitions
-from latentlake import calibration, charts
+from latentlake import charts
 from latentlake.checks import checks_of
 from latentlake.cli import main
-from latentlake.summary import summarize
-from latentlake.trace import trace
+from latentlake.measures import calibration
+from latentlake.reading.summary import summarize
+from latentlake.reading.trace import trace
 from tests.conftest import _open
 from tests.workbench import Workbench
 

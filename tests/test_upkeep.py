@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
+from latentlake.keeping.upkeep import APPENDED, maintain, tidy
 from latentlake.lake import Lake
 from latentlake.plan import State
 from latentlake.tables import TABLES
-from latentlake.upkeep import APPENDED, maintain, tidy
 from tests.workbench import Workbench
 
 

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
+from latentlake.calls.ledger import Asker, Ledger
 from latentlake.catalog import Catalog, Made, Publication
 from latentlake.corpus import Shard
 from latentlake.fakes import FakeLLM
 from latentlake.lake import Lake
-from latentlake.ledger import Asker, Ledger
 from latentlake.protocols import Asked, Call, Generate
+from latentlake.reading.view import View
+from latentlake.sections.corpus import Source
 from latentlake.study import Study
-from latentlake.study_corpus import Source
 from latentlake.tables import TABLES
-from latentlake.view import View
 from tests.workbench import STUDY
 
 ASSET = "explanations/default"

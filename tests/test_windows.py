@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latentlake.errors import LakeError
 from latentlake.sampling.contexts import Contexts, Grid, grid_of
 from latentlake.sampling.firings import Activating, Firings, centred, on_grid, read_firings
-from latentlake.study_corpus import SPLITS
+from latentlake.sections.corpus import SPLITS
 from tests.scene import LENGTH, SHARDS, WIDTH, Firing, Place, Scene
 
 SEEDS = pytest.mark.parametrize("seed", range(2))

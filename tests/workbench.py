@@ -26,8 +26,8 @@ from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import State
 from latentlake.protocols import Handles
+from latentlake.reading.view import View
 from latentlake.study import Study
-from latentlake.view import View
 from resources.lake import LakeResource
 from tests.staleness import dagster_stale, is_published
 

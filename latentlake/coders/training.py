@@ -21,7 +21,7 @@ from latentlake.coders.opening import Source, facts
 from latentlake.digest import mix, seed_of
 from latentlake.errors import InputError
 from latentlake.protocols import Subject
-from latentlake.study_dictionaries import Training
+from latentlake.sections.dictionaries import Training
 
 if TYPE_CHECKING:
     import torch

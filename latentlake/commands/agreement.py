@@ -9,8 +9,8 @@ import argparse
 
 import polars as pl
 
-from latentlake.agreement import agreements_of, cells
 from latentlake.console import as_text, with_interval
+from latentlake.measures.agreement import agreements_of, cells
 from latentlake.opened import Opened
 
 

@@ -7,11 +7,11 @@ in FILE` reads what came back, in any order. Then `make run` goes on with it, an
 import argparse
 from pathlib import Path
 
-from latentlake.batch import Batch
+from latentlake.calls.batch import Batch
+from latentlake.calls.ledger import Ledger
+from latentlake.calls.pending import Pending
 from latentlake.errors import InputError
-from latentlake.ledger import Ledger
 from latentlake.opened import Opened
-from latentlake.pending import Pending
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,9 @@ import json
 
 import polars as pl
 
-from latentlake import calibration, planted
 from latentlake.console import as_text
 from latentlake.errors import LakeError
+from latentlake.measures import calibration, planted
 from latentlake.opened import Opened
 
 _TITLES = {

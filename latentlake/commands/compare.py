@@ -11,12 +11,12 @@ import argparse
 
 import polars as pl
 
-from latentlake.comparing import comparisons_of, explainers_compared
 from latentlake.console import as_text, two_digits, with_interval
 from latentlake.errors import LakeError
-from latentlake.moments import moment
+from latentlake.measures.comparing import comparisons_of, explainers_compared
 from latentlake.opened import Opened
-from latentlake.view import View
+from latentlake.reading.moments import moment
+from latentlake.reading.view import View
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

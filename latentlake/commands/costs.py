@@ -7,8 +7,8 @@ import argparse
 
 import polars as pl
 
+from latentlake.calls.costs import BY, costs
 from latentlake.console import as_text
-from latentlake.costs import BY, costs
 from latentlake.opened import Opened
 
 

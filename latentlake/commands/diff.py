@@ -11,13 +11,13 @@ from collections import Counter
 
 import polars as pl
 
-from latentlake.causes import Change
 from latentlake.console import as_text
-from latentlake.diff import Diff, diff
 from latentlake.errors import LakeError
-from latentlake.moments import around, moment
 from latentlake.opened import Opened
-from latentlake.view import View
+from latentlake.reading.causes import Change
+from latentlake.reading.diff import Diff, diff
+from latentlake.reading.moments import around, moment
+from latentlake.reading.view import View
 
 _FEW = 10  # rows of each part without --all
 

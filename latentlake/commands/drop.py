@@ -6,8 +6,8 @@ table is vacuumed, by the job `maintenance` or at once with --vacuum.
 
 import argparse
 
-from latentlake.drop import drop, droppable
 from latentlake.errors import LakeError, nearest
+from latentlake.keeping.drop import drop, droppable
 from latentlake.opened import Opened
 from latentlake.plan import name_of
 

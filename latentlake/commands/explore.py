@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from latentlake.errors import LatentlakeError
 from latentlake.opened import Opened
-from latentlake.results import choices_of
+from latentlake.reading.results import choices_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ import argparse
 
 import polars as pl
 
-from latentlake.aggregates import MAIN
 from latentlake.console import as_text, two_digits, with_interval
 from latentlake.errors import LakeError
-from latentlake.leaderboard import leaderboard
+from latentlake.measures.aggregates import MAIN
+from latentlake.measures.leaderboard import leaderboard
 from latentlake.opened import Opened
 from latentlake.scorers import NONE
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import polars as pl
 
+from latentlake.calls.estimate import Estimator
 from latentlake.console import as_text
-from latentlake.estimate import Estimator
 from latentlake.opened import Opened
 from latentlake.plan import Plan, State, name_of
 

@@ -7,11 +7,11 @@ about a latent, whether or not they were made yet. Nothing is asked. Who speaks 
 import argparse
 from collections.abc import Iterator
 
+from latentlake.calls.ledger import Ledger, call_key
+from latentlake.calls.pending import Pending
 from latentlake.errors import InputError, nearest
 from latentlake.flow import Stage
-from latentlake.ledger import Ledger, call_key
 from latentlake.opened import Opened
-from latentlake.pending import Pending
 from latentlake.prompts import Prompt
 from latentlake.protocols import Asked
 

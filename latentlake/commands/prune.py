@@ -5,9 +5,9 @@ Without --yes only lists them. Model calls stay in the ledger. Files stay until 
 
 import argparse
 
+from latentlake.keeping.prune import prune
 from latentlake.opened import Opened
 from latentlake.plan import name_of
-from latentlake.prune import prune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from latentlake.errors import LakeError
+from latentlake.keeping.reported import FILE
 from latentlake.opened import Opened
 from latentlake.pages.report import report
-from latentlake.reported import FILE
-from latentlake.view import View
+from latentlake.reading.view import View
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ import argparse
 
 import polars as pl
 
-from latentlake.aggregates import BY, MAIN, aggregates, judged
 from latentlake.console import as_text, two_digits, with_interval
 from latentlake.errors import LakeError
+from latentlake.measures.aggregates import BY, MAIN, aggregates, judged
 from latentlake.opened import Opened
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from latentlake.console import as_text
 from latentlake.opened import Opened
-from latentlake.search import Within, by_meaning, by_words
+from latentlake.reading.search import Within, by_meaning, by_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

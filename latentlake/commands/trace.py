@@ -16,10 +16,10 @@ import polars as pl
 
 from latentlake.marking import mark, pieces_of
 from latentlake.opened import Opened
+from latentlake.reading.trace import Trace, trace
 from latentlake.sampling.texts import SEPARATOR
 from latentlake.scorers import EMPTY, NONE
 from latentlake.scorers.fuzzing import WRONG_TOKENS
-from latentlake.trace import Trace, trace
 
 _FEW = 3  # judgements of a scorer, and windows of a sample, without --all
 _BARS = "▁▂▃▄▅▆▇█"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from latentlake.registry import FORMATS
 
 if TYPE_CHECKING:
-    from latentlake.study_corpus import Source
+    from latentlake.sections.corpus import Source
 
 Record = tuple[str, Mapping[str, Any]]
 COMPRESSIONS = (".gz", ".zst")

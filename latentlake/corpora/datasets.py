@@ -15,7 +15,7 @@ from latentlake.files import FileFacts
 from latentlake.hub import dataset_commit
 
 if TYPE_CHECKING:
-    from latentlake.study_corpus import Source
+    from latentlake.sections.corpus import Source
 
 
 def folder_of(source: Source, home: Path) -> Path | None:

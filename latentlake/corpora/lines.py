@@ -14,7 +14,7 @@ from latentlake.errors import InputError
 from latentlake.registry import FORMATS
 
 if TYPE_CHECKING:
-    from latentlake.study_corpus import Source
+    from latentlake.sections.corpus import Source
 
 
 @FORMATS.register("lines")

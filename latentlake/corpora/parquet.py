@@ -14,7 +14,7 @@ from latentlake.errors import InputError, nearest
 from latentlake.registry import FORMATS
 
 if TYPE_CHECKING:
-    from latentlake.study_corpus import Source
+    from latentlake.sections.corpus import Source
 
 _ROWS = 1024  # read at once: whole row groups of long texts may be gigabytes
 

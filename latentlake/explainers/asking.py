@@ -143,7 +143,7 @@ def windows_of(work: "Work", sample: str, latents: Sequence[int], first: int | N
 
 
 def _with_auroc(hypothesis: Hypothesis, rows: pl.DataFrame, embedded: dict[str, np.ndarray]) -> Hypothesis:
-    from latentlake.metrics import auroc  # scikit-learn: a second that reading a study need not wait
+    from latentlake.measures.metrics import auroc  # scikit-learn: a second that reading a study need not wait
 
     if hypothesis.explanation is None:
         return hypothesis

@@ -10,7 +10,7 @@ from pydantic import Field
 from latentlake.choices import Refers
 from latentlake.explainers import Explainer, Hypothesis, Lender
 from latentlake.registry import EXPLAINERS
-from latentlake.study_comparisons import BETWEEN
+from latentlake.sections.comparisons import BETWEEN
 
 if TYPE_CHECKING:
     from latentlake.work import Work

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from latentlake.aggregates import is_main
 from latentlake.explorer import opened
 from latentlake.explorer.address import SHOWN, Asked, asked_of
 from latentlake.explorer.opened import published
 from latentlake.explorer.overview import dictionaries
-from latentlake.results import choices_of
+from latentlake.measures.aggregates import is_main
+from latentlake.reading.results import choices_of
+from latentlake.reading.search import Within, by_meaning, by_words
 from latentlake.scorers import NONE
-from latentlake.search import Within, by_meaning, by_words
 
 if TYPE_CHECKING:
-    from latentlake.view import View
+    from latentlake.reading.view import View
 
 _KEYS = ["dictionary", "latent"]
 MOST = 10_000  # matches that a search looks through: more than anybody reads

@@ -12,11 +12,11 @@ from latentlake.errors import LakeError
 from latentlake.explorer.address import link, number, require
 from latentlake.explorer.opened import published
 from latentlake.pages.latent import latent_html
-from latentlake.results import choices_of
-from latentlake.trace import traces
+from latentlake.reading.results import choices_of
+from latentlake.reading.trace import traces
 
 if TYPE_CHECKING:
-    from latentlake.view import View
+    from latentlake.reading.view import View
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import lru_cache, wraps
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from latentlake.view import View
+from latentlake.reading.view import View
 
 if TYPE_CHECKING:
     from latentlake.protocols import Embedder

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from latentlake import charts
-from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
-from latentlake.agreement import agreements_of
+from latentlake.calls.costs import costs
 from latentlake.catalog import BUILDING
-from latentlake.costs import costs
 from latentlake.errors import LakeError
 from latentlake.explorer.opened import paid, published
-from latentlake.leaderboard import leaderboard
-from latentlake.metrics import mean_half_width
+from latentlake.measures.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
+from latentlake.measures.agreement import agreements_of
+from latentlake.measures.leaderboard import leaderboard
+from latentlake.measures.metrics import mean_half_width
+from latentlake.reading.results import choices_of
 from latentlake.registry import SCORERS
-from latentlake.results import choices_of
 from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from latentlake.view import View
+    from latentlake.reading.view import View
 
 _DECADE = 0.5  # of log10 density: latents that fire about as often
 

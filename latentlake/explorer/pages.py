@@ -15,11 +15,11 @@ from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
-from latentlake.results import choices_of
+from latentlake.reading.results import choices_of
 from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
-    from latentlake.view import View
+    from latentlake.reading.view import View
 
 _TITLES = {"overview": "Overview", "latents": "Latents", "latent": "Latent"}
 _ORDERS = {

@@ -16,7 +16,7 @@ from latentlake.explorer import opened, overview, pages  # noqa: F401  pages: so
 
 if TYPE_CHECKING:
     from latentlake.protocols import Embedder
-    from latentlake.view import View
+    from latentlake.reading.view import View
 
 _APP = Path(__file__).with_name("app.py")
 

@@ -24,7 +24,7 @@ from latentlake.exports import Entry, Form, LeftOut, Rated, Said
 from latentlake.exports.given import Given, Part
 from latentlake.exports.text import as_json, number_of, read_json, rest_of
 from latentlake.marking import pieces_of
-from latentlake.metrics import auroc
+from latentlake.measures.metrics import auroc
 from latentlake.registry import EXPORTS
 
 _FILE = re.compile(r"(.+)_latent(\d{1,9})\.(?:txt|json)")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from latentlake.results import Results
+from latentlake.reading.results import Results
 from latentlake.scorers import NONE
 from latentlake.tables import TABLES
 from latentlake.work import block_range

@@ -8,10 +8,10 @@ from markupsafe import Markup
 from polars import selectors
 
 from latentlake import charts
-from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics
-from latentlake.metrics import mean_half_width
+from latentlake.measures.aggregates import MAIN, aggregates, is_main, main_metrics
+from latentlake.measures.metrics import mean_half_width
+from latentlake.reading.results import Results
 from latentlake.registry import SCORERS
-from latentlake.results import Results
 from latentlake.scorers import NONE
 
 _DIGITS = (

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from latentlake.pages.rendering import short
 from latentlake.pages.windows import highlighted
+from latentlake.reading.trace import Trace
 from latentlake.scorers import NONE
 from latentlake.scorers.fuzzing import WRONG_TOKENS
-from latentlake.trace import Trace
 
 _PLACE = ["sample", "shard", "context", "start", "is_activating", "source"]
 _DIGITS = 9  # the most that a simulation says of a token
@@ -79,7 +79,7 @@ def truth(row: Mapping[str, Any]) -> str:
 
 
 def verdict(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a judge said of a window, by a judgement as `latentlake.trace.ranked` gives it.
+    """What a judge said of a window, by a judgement as `latentlake.reading.trace.ranked` gives it.
 
     ``is_wrong``: where it labels, whether the label is; else whether more than half of the windows of the other kind lie on the
     wrong side of this one; None where that cannot be said.

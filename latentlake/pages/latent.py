@@ -9,12 +9,12 @@ import polars as pl
 from markupsafe import Markup
 
 from latentlake import charts
-from latentlake.aggregates import whose
+from latentlake.measures.aggregates import whose
 from latentlake.pages.judged import judged_windows
 from latentlake.pages.rendering import render, short
 from latentlake.pages.windows import highlighted, token_in_signs
+from latentlake.reading.trace import Trace
 from latentlake.scorers import NONE
-from latentlake.trace import Trace
 
 Row = dict[str, Any]
 Link = Callable[[str, int], str | None]  # of a dictionary's latent, the address of its page, if it has one

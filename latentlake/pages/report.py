@@ -13,17 +13,17 @@ import yaml
 from markupsafe import Markup
 
 from latentlake import charts
-from latentlake.aggregates import MAIN, OWN, aggregates, is_main, whose
+from latentlake.measures.aggregates import MAIN, OWN, aggregates, is_main, whose
 from latentlake.pages import document, figures
 from latentlake.pages.latent import BRIEF, Row, latent_html
 from latentlake.pages.rendering import render
-from latentlake.picks import Judge, Picks, picks, ranking
+from latentlake.reading.picks import Judge, Picks, picks, ranking
+from latentlake.reading.results import Results
+from latentlake.reading.trace import traces
 from latentlake.registry import EXPLAINERS, SCORERS
-from latentlake.results import Results
 from latentlake.scorers import EMPTY, NONE, RANDOM_DIRECTION, SHUFFLED
+from latentlake.sections.results import Report
 from latentlake.sources import MILLIONS, Source
-from latentlake.study import Report
-from latentlake.trace import traces
 
 _AT_ONCE = 50  # latents whose traces are held together
 _PACKAGES = ("latentlake", "torch", "transformers", "sentence-transformers", "polars", "deltalake", "numpy", "scipy")

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from latentlake.digest import mix, seed_of
-from latentlake.study_corpus import SPLITS
+from latentlake.sections.corpus import SPLITS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from latentlake.digest import mix, seed_of
 from latentlake.sampling.contexts import Grid
 from latentlake.sampling.firings import Activating, Firings
 from latentlake.sampling.rings import Refuse, Rings, points
-from latentlake.study import SOURCES
+from latentlake.sections.samples import SOURCES
 
 RANDOM = "random"
 

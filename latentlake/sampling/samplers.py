@@ -15,7 +15,7 @@ from latentlake.digest import mix, seed_of
 from latentlake.sampling import kernels
 from latentlake.sampling.firings import Activating
 from latentlake.sampling.rings import point_seeds
-from latentlake.study import Sample
+from latentlake.sections.samples import Sample
 
 DECILES = 10
 

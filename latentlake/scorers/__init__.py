@@ -174,7 +174,7 @@ class WindowScorer(Scorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """AUROC, and of labels their rates."""
-        from latentlake.scoring import score  # scipy: a second that reading a study need not wait
+        from latentlake.measures.scoring import score  # scipy: a second that reading a study need not wait
 
         return score(given, judgements, self.is_labelling)
 

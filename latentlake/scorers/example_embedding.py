@@ -66,7 +66,7 @@ class ExampleEmbedding(Scorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """AUROC of the measures."""
-        from latentlake.scoring import score  # scipy: a second that reading a study need not wait
+        from latentlake.measures.scoring import score  # scipy: a second that reading a study need not wait
 
         return score(without_few(given), judgements, is_labelling=False)
 

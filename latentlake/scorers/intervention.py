@@ -79,7 +79,7 @@ class Intervention(Scorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Means over prompts of nats, and of the divergence that was reached; at every target in `slices`."""
-        from latentlake.scoring import averaged  # scipy: a second that reading a study need not wait
+        from latentlake.measures.scoring import averaged  # scipy: a second that reading a study need not wait
 
         return averaged(given, judgements, {"nats": "measure", "kl": "kl"}, self.target)
 

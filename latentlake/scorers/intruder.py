@@ -93,7 +93,7 @@ class Intruder(Scorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The share of the trials in which the intruder was found."""
-        from latentlake.scoring import shares  # scipy: a second that reading a study need not wait
+        from latentlake.measures.scoring import shares  # scipy: a second that reading a study need not wait
 
         return shares(without_few(given), judgements, "accuracy")
 

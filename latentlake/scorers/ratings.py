@@ -49,7 +49,7 @@ class Ratings(Scorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Means of ratings, with the interval by Student's t where there are several."""
-        from latentlake.scoring import laid_out, means  # scipy: a second that reading a study need not wait
+        from latentlake.measures.scoring import laid_out, means  # scipy: a second that reading a study need not wait
 
         rated = given.filter(pl.col("error").is_null()).explode("rating")
         return laid_out(given, judgements, means(rated, "rating"), self.metrics)

@@ -99,7 +99,7 @@ class Simulation(WindowScorer):
 
     def score(self, given: pl.DataFrame, judgements: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Pearson's r over all tokens of a latent's windows."""
-        from latentlake.correlation import score  # scipy: a second that reading a study need not wait
+        from latentlake.measures.correlation import score  # scipy: a second that reading a study need not wait
 
         return score(given, judgements)
 

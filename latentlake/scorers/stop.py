@@ -1,4 +1,4 @@
-"""Judging in waves, until the score of a latent is decided; the mathematics is of `latentlake.stopping`.
+"""Judging in waves, until the score of a latent is decided; the mathematics is of `latentlake.measures.stopping`.
 
 Whether to go on follows from the judgements of a latent's own explanation alone: how many there are of each class, and how many
 of them are right. So it depends on no other latent, nor on the order of calls, and a run that was killed comes the same way.
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from latentlake.choices import Choices, Positive
 
 if TYPE_CHECKING:
-    from latentlake.stopping import Rule
+    from latentlake.measures.stopping import Rule
 
 DECIDED = ("balanced_accuracy", "sensitivity", "specificity")  # scores that allow for the looks
 
@@ -37,7 +37,7 @@ class Stop(Choices):
     @property
     def rule(self) -> "Rule":
         """What is asked at each look."""
-        from latentlake.stopping import Rule  # scipy: a second that reading a study need not wait
+        from latentlake.measures.stopping import Rule  # scipy: a second that reading a study need not wait
 
         return Rule(self.threshold, self.width)
 
@@ -53,7 +53,7 @@ def planned(rows: pl.DataFrame) -> pl.DataFrame:
     ``rows``: latent, wave, is_activating. What is planned to be known is the inverse of the balanced accuracy's variance, but for
     a factor: that of two shares' mean.
     """
-    from latentlake.stopping import levels
+    from latentlake.measures.stopping import levels
 
     own = pl.col("is_activating")
     sizes = rows.group_by("latent", "wave").agg(positives=own.sum(), negatives=(~own).sum()).sort("latent", "wave")
@@ -145,7 +145,7 @@ def _estimated(judgements: pl.DataFrame, stop: Stop) -> pl.DataFrame:
     """Unbiased values of latents' own explanations: latent, metric, ``estimate``. Latents with as many judgements in each wave
     are looked up together.
     """
-    from latentlake.stopping import Look, estimates
+    from latentlake.measures.stopping import Look, estimates
 
     own = judgements.filter(pl.col("control").is_null())
     levels = own.select("latent", "wave", "level").unique()
@@ -167,7 +167,7 @@ def _estimated(judgements: pl.DataFrame, stop: Stop) -> pl.DataFrame:
 
 def _ends(judgements: pl.DataFrame) -> pl.DataFrame:
     """Intervals at the looks at which judging ended: latent, control, metric, ``look_low``, ``look_high``."""
-    from latentlake.stopping import interval, share_interval
+    from latentlake.measures.stopping import interval, share_interval
 
     last = judgements.group_by("latent").agg(pl.col("level").sort_by("wave").last())
     schema = {name: judgements.schema[name] for name in ("latent", "control")} | {"metric": pl.String}

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from latentlake.agreement import agreements
+from latentlake.measures.agreement import agreements
 from latentlake.work import Tables, Work
 
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from latentlake.alignment import aligned, aligned_candidates
 from latentlake.coders.nearest import Directions
-from latentlake.cooccurrence import Fires, together
+from latentlake.measures.alignment import aligned, aligned_candidates
+from latentlake.measures.cooccurrence import Fires, together
 from latentlake.protocols import Coder
-from latentlake.study_comparisons import BETWEEN, Comparison
+from latentlake.sections.comparisons import BETWEEN, Comparison
 from latentlake.work import Tables, Work
 
 _ROWS = 4096  # latents whose nearest are looked for at once

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from latentlake.digest import seed_of
-from latentlake.likeness import Vectors, likeness, vectors_of
-from latentlake.metrics import mean_interval
-from latentlake.study_comparisons import BETWEEN
+from latentlake.measures.likeness import Vectors, likeness, vectors_of
+from latentlake.measures.metrics import mean_interval
+from latentlake.sections.comparisons import BETWEEN
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 

@@ -12,7 +12,7 @@ from latentlake.corpus import Document, read_documents
 from latentlake.digest import mix, seed_of, token_hash
 from latentlake.errors import InputError
 from latentlake.protocols import Subject, Tokenized
-from latentlake.study_corpus import SPLITS, Corpus, Split
+from latentlake.sections.corpus import SPLITS, Corpus, Split
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from latentlake.protocols import Answer, Asked, Call, Steer
+from latentlake.sections.interventions import Intervention
 from latentlake.steering.pushes import prompts_in, pushes_of
-from latentlake.study_interventions import Intervention
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 

@@ -19,8 +19,8 @@ from latentlake.sampling.negatives import Negatives, Source
 from latentlake.sampling.samplers import Candidates
 from latentlake.sampling.similar import Similar
 from latentlake.sampling.texts import Texts, read_texts
-from latentlake.study import SOURCES, Sample
-from latentlake.study_corpus import SPLITS
+from latentlake.sections.corpus import SPLITS
+from latentlake.sections.samples import SOURCES, Sample
 from latentlake.tables import TABLES
 from latentlake.work import Tables, Work
 

@@ -12,8 +12,8 @@ from latentlake.sampling import kernels
 from latentlake.sampling.contexts import Contexts, Grid, grid_of, read_contexts
 from latentlake.sampling.firings import Firings, on_grid, read_firings
 from latentlake.sampling.texts import token_texts
-from latentlake.study import Selection
-from latentlake.study_corpus import SPLITS
+from latentlake.sections.corpus import SPLITS
+from latentlake.sections.latents import Selection
 from latentlake.work import Tables, Work, block_range
 
 BINS = 10  # of the histogram of activations

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from latentlake.coders.nearest import Directions
-from latentlake.cooccurrence import Fires, together
+from latentlake.measures.cooccurrence import Fires, together
 from latentlake.protocols import Coder
 from latentlake.work import Tables, Work, block_range
 

@@ -4,9 +4,9 @@ from hashlib import sha256
 
 import polars as pl
 
-from latentlake.given import Given
+from latentlake.keeping.reported import FILE
 from latentlake.pages.report import report
-from latentlake.reported import FILE
+from latentlake.reading.given import Given
 from latentlake.work import Tables, Work
 
 

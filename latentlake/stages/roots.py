@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from latentlake.dictionaries import trained_digest
 from latentlake.hookpoints import neutral, site_of, written_by
+from latentlake.keeping.weights import weights_digest
 from latentlake.origins import ModelFacts
 from latentlake.tables import TABLES
-from latentlake.weights import weights_digest
 from latentlake.work import Tables, Work
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from latentlake.view import open_lake
+from latentlake.reading.view import open_lake
 from tests.prove.chromium import browser
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from latentlake.flow import Flow
 from latentlake.lake import Lake
 from latentlake.origins import Origins
 from latentlake.plan import Plan, State
+from latentlake.reading.view import View, open_lake
 from latentlake.study import load_study
-from latentlake.view import View, open_lake
 from tests.staleness import dagster_stale, is_published
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from latentlake.pages.report import report
-from latentlake.view import View, open_lake
+from latentlake.reading.view import View, open_lake
 from tests.prove.chromium import browser
 from tests.test_report import NASTY, Changed
 
