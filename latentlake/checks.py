@@ -275,7 +275,7 @@ def _is_of_others_too(study: Study, stage: Stage) -> bool:
 CHECKS = (
     Check(
         "keys_unique",
-        "Each key of the table's rows occurs once; `conform` of latentlake/tables.py sees to it before publication.",
+        "Each key of the table's rows occurs once; `conform` of latentlake/tables/table.py sees to it before publication.",
         (*TABLES, "coder"),
         keys_unique,
     ),

@@ -19,7 +19,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from latentlake.digest import digest
 from latentlake.errors import LakeError
-from latentlake.tables import TABLES, Layout, Table
+from latentlake.tables import TABLES
+from latentlake.tables.table import Layout, Table
 
 _SMALL_BYTES = 16 << 20
 _ROW_GROUP = 16_384  # rows: what is read of a file where one latent of its thousands is asked for

@@ -77,7 +77,7 @@ MAY_IMPORT = {
         "steering study tables work"
     ),
     "latentlake/study": core("choices digest errors explainers prompts registry scorers sections"),
-    "latentlake/tables": core("errors"),
+    "latentlake/tables": core("errors tables"),
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
     "resources": ["latentlake", "resources"],

@@ -15,7 +15,7 @@ from latentlake.exports import Entry, Form
 from latentlake.exports.given import Given
 from latentlake.exports.rows import EXAMPLES, EXPLANATIONS, Files, examples, explanations, read
 from latentlake.registry import EXPORTS
-from latentlake.tables import Column
+from latentlake.tables.table import Column
 
 _CITATION = """@misc{paulo2024automatically,
   title = {Automatically Interpreting Millions of Features in Large Language Models},

@@ -15,7 +15,8 @@ from latentlake.exports import Entry, Rated, Said
 from latentlake.exports.given import Given, Part
 from latentlake.exports.text import latent_of, number_of, rest_of, text_of
 from latentlake.scorers import NONE
-from latentlake.tables import BOOL, DOUBLE, FLOAT, INT, LONG, STRING, TOKENS, Column
+from latentlake.tables.columns import BOOL, DOUBLE, FLOAT, INT, LONG, STRING, TOKENS
+from latentlake.tables.table import Column
 
 _SCORES = pa.list_(
     pa.struct(
