@@ -20,7 +20,7 @@ _BOUNDS = ((at.Ge, "ge", "at least"), (at.Gt, "gt", "above"), (at.Le, "le", "at 
 _METHODS: Mapping[str, Registry] = {"explainers": EXPLAINERS, "scorers": SCORERS}
 _HEAD = """# The study
 
-Made from `latentlake/study.py`, the modules beside it, and the classes of explainers and scorers.
+Made from `latentlake/study.py`, `latentlake/sections/`, and the classes of explainers and scorers.
 
 A study is a YAML file. Unknown keys are errors, and so are names that are nowhere. Relative paths start at the study's folder.
 *Required* keys have no default. A name has small letters, digits and underscores.
