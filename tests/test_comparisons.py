@@ -12,7 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
-from latentlake import charts
+from latentlake.charts import alignments as alignment_charts
+from latentlake.charts import comparisons as comparison_charts
+from latentlake.charts.svg import svg
 from latentlake.cli import main
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.opening import Source, open_coder
@@ -159,9 +161,9 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     assert alike["mean"] == pytest.approx(np.mean(own), abs=1e-4)
 
     # and all this is shown
-    charts.svg(charts.alignments(rows))
-    picture = charts.svg(
-        charts.comparisons(
+    svg(alignment_charts.picture(rows))
+    picture = svg(
+        comparison_charts.picture(
             view.comparisons.filter(comparison="every").collect(),
             view.similarities.filter(comparison="every").collect(),
         )

@@ -98,6 +98,10 @@ MAY_IMPORT = {
             "protocols", "registry", "results", "scorers", "search", "trace", "view",
         )
     ],
+    "latentlake/charts": [
+        f"latentlake.{name}"
+        for name in ("aggregates", "agreement", "charts", "comparing", "console", "metrics", "scorers")
+    ],
     "latentlake/study_dictionaries": [f"latentlake.{name}" for name in ("choices", "errors", "registry")],
     "latentlake": ["latentlake"],
     "assets": ["assets", "latentlake", "resources"],
@@ -147,8 +151,8 @@ def test_a_stage_does_not_import_another() -> None:
 
 
 _PACKAGES = (
-    "coders", "coders/formats", "corpora", "engines", "explainers", "exports", "pages", "prompts", "sampling", "scorers",
-    "stages",
+    "charts", "coders", "coders/formats", "corpora", "engines", "explainers", "exports", "pages", "prompts", "sampling",
+    "scorers", "stages",
 )  # fmt: skip
 
 

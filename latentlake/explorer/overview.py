@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from latentlake import charts
 from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
 from latentlake.agreement import agreements_of
 from latentlake.catalog import BUILDING
+from latentlake.charts import agreements as matrices_of
+from latentlake.charts import latents as firing_of
+from latentlake.charts import scores as scores_of
 from latentlake.costs import costs
 from latentlake.errors import LakeError
 from latentlake.explorer.opened import paid, published
@@ -103,7 +105,7 @@ def firing(view: View, dictionary: str) -> list[alt.Chart | alt.LayerChart]:
     rows = view.latents.filter(dictionary=dictionary).select("triage", "density")
     if rows.head(1).collect().is_empty():
         return []
-    return [charts.density(rows), charts.triage(rows)]
+    return [firing_of.density(rows), firing_of.triage(rows)]
 
 
 @published
@@ -111,7 +113,7 @@ def against_controls(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
     """Mean scores of each scorer and explainer beside the controls', by metric: they are not of one scale."""
     rows = aggregates(view, metric=MAIN).filter(pl.col("mean").is_not_null(), dictionary=dictionary)
     parts = rows.sort("metric").partition_by("metric", as_dict=True, maintain_order=True)
-    return {f"means, {metric}": charts.means(own) for (metric,), own in parts.items()}
+    return {f"means, {metric}": scores_of.means(own) for (metric,), own in parts.items()}
 
 
 @published
@@ -125,7 +127,7 @@ def distributions(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
     for scorer, explainer in judges.iter_rows():
         rows = own.filter(scorer=scorer, explainer=explainer)
         method = methods[scorer]
-        found[judge(scorer, explainer)] = charts.distribution(rows, main_metrics(view)[scorer], method.chance)
+        found[judge(scorer, explainer)] = scores_of.distribution(rows, main_metrics(view)[scorer], method.chance)
     return found
 
 
@@ -159,7 +161,7 @@ def by_decile(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
 def _by_explainer(rows: pl.DataFrame, place: str, title: str) -> dict[str, alt.LayerChart]:
     shown = rows.drop_nulls("mean").select("explainer", "scorer", place, "mean", "low", "high", "latents")
     return {
-        str(name): charts.along(own.drop("explainer"), place, title)
+        str(name): scores_of.along(own.drop("explainer"), place, title)
         for (name,), own in shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True).items()
     }
 
@@ -171,7 +173,7 @@ def agreements(view: View, dictionary: str) -> list[alt.LayerChart]:
         rows = agreements_of(view, dictionary=dictionary)
     except LakeError:  # of no two scorers
         return []
-    return charts.matrices(rows)
+    return matrices_of.matrices(rows)
 
 
 @published

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import marimo as mo
 from markupsafe import Markup
 
-from latentlake import charts
+from latentlake.charts.drawing import bare
+from latentlake.charts.scores import WHOSE
 from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
@@ -91,7 +92,7 @@ def scores(view: View, dictionary: str) -> str:
         figures,
         "No scores are published yet.",
         said="Each scorer in its main metric, a score a latent. Dashed: chance.",
-        legend=charts.WHOSE,
+        legend=WHOSE,
     )
 
 
@@ -297,7 +298,7 @@ def _figures(
 
 def _figure(chart: Any, width: int | None = _WIDTH) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(charts.bare(chart, width)).text)
+    return Markup(mo.as_html(bare(chart, width)).text)
 
 
 def _sentence(error: Exception) -> str:

@@ -7,8 +7,12 @@ import polars as pl
 from markupsafe import Markup
 from polars import selectors
 
-from latentlake import charts
 from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics
+from latentlake.charts import agreements as matrices_of
+from latentlake.charts import latents as firing_of
+from latentlake.charts import scores as scores_of
+from latentlake.charts.drawing import bare
+from latentlake.charts.svg import inline
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
 from latentlake.results import Results
@@ -35,15 +39,15 @@ def firing(results: Results, dictionary: str) -> list[Figure]:
     if rows.head(1).collect().is_empty():
         return []
     return [
-        _figure(charts.triage(rows), "latents by triage"),
-        _figure(charts.density(rows), "how often latents fire, by triage"),
+        _figure(firing_of.triage(rows), "latents by triage"),
+        _figure(firing_of.density(rows), "how often latents fire, by triage"),
     ]
 
 
 def means(results: Results, dictionary: str) -> list[Figure]:
     """Mean scores beside the controls'."""
     rows = aggregates(results, metric=MAIN).filter(dictionary=dictionary)
-    return [_figure(charts.means(steady(rows)), "mean scores and controls")] if rows["mean"].count() else []
+    return [_figure(scores_of.means(steady(rows)), "mean scores and controls")] if rows["mean"].count() else []
 
 
 def distributions(results: Results, choices: Mapping[str, Any], dictionary: str) -> list[Figure]:
@@ -54,7 +58,7 @@ def distributions(results: Results, choices: Mapping[str, Any], dictionary: str)
     metrics = main_metrics(results)
     return [
         _figure(
-            charts.distribution(
+            scores_of.distribution(
                 own.filter(scorer=scorer, explainer=explainer),
                 metrics[scorer],
                 SCORERS[choices["scorers"][scorer]["method"]].chance,
@@ -99,7 +103,9 @@ def agreements(results: Results, dictionary: str) -> list[Figure]:
     if rows.is_empty():
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
-    return [_figure(chart, title, is_wide=True) for chart, title in zip(charts.matrices(rows), titles, strict=True)]
+    return [
+        _figure(chart, title, is_wide=True) for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)
+    ]
 
 
 def judge(scorer: str, explainer: str) -> str:
@@ -118,8 +124,8 @@ def _by_explainer(rows: pl.DataFrame, place: str, axis: str, title: str) -> Iter
     parts = shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True, maintain_order=True)
     for (name,), own in parts.items():
         whose = "" if name == NONE else f", {name}"
-        yield _figure(charts.along(own.drop("explainer"), place, axis), f"{title}{whose}")
+        yield _figure(scores_of.along(own.drop("explainer"), place, axis), f"{title}{whose}")
 
 
 def _figure(chart: Any, title: str, is_wide: bool = False) -> Figure:
-    return Figure(Markup(charts.inline(charts.bare(chart))), title, is_wide)
+    return Figure(Markup(inline(bare(chart))), title, is_wide)

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from latentlake import charts
 from latentlake.aggregates import whose
+from latentlake.charts.latents import histogram
+from latentlake.charts.svg import inline
 from latentlake.pages.judged import judged_windows
 from latentlake.pages.rendering import render, short
 from latentlake.pages.windows import highlighted, token_in_signs
@@ -86,7 +87,7 @@ def _first(rows: pl.DataFrame) -> Row | None:
 
 def _histogram(row: Row | None) -> Markup:
     """How often the latent fires how strongly; nothing for one that never does."""
-    return Markup(charts.inline(charts.histogram(row["histogram"]))) if row and any(row["histogram"]) else Markup("")
+    return Markup(inline(histogram(row["histogram"]))) if row and any(row["histogram"]) else Markup("")
 
 
 def _explanations(found: Trace) -> Iterator[Row]:

@@ -12,8 +12,8 @@ import polars as pl
 import yaml
 from markupsafe import Markup
 
-from latentlake import charts
 from latentlake.aggregates import MAIN, OWN, aggregates, is_main, whose
+from latentlake.charts.scores import WHOSE
 from latentlake.pages import document, figures
 from latentlake.pages.latent import BRIEF, Row, latent_html
 from latentlake.pages.rendering import render
@@ -78,7 +78,7 @@ def report(results: Results) -> Made:
         firing=[(name, figures.firing(results, name)) for name in choices["dictionaries"]],
         scores=scores,
         controls=_controls(choices),
-        legend=[(said, charts.WHOSE[said]) for said in charts.WHOSE if said in {OWN, *scores["controls"]}],
+        legend=[(said, WHOSE[said]) for said in WHOSE if said in {OWN, *scores["controls"]}],
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
         judge=of.judge,
         ranked=_ranked(of.judge),
