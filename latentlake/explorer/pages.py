@@ -16,8 +16,8 @@ from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
+from latentlake.pages.figures import Figure
 from latentlake.results import choices_of
-from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
     from latentlake.view import View
@@ -72,12 +72,11 @@ def facts(view: View) -> str:
 @careful
 def firing(view: View, dictionary: str) -> str:
     """How often latents fire, with links to the overviews of the other dictionaries."""
-    figures = [("", _figure(each)) for each in overview.firing(view, dictionary)]
     several = list(choices_of(view)["dictionaries"])
     choice = render("choice", names=several, chosen=dictionary) if len(several) > 1 else ""
     return choice + _figures(
         "How often latents fire",
-        figures,
+        overview.firing(view, dictionary),
         "No latents are published yet.",
     )
 
@@ -85,11 +84,9 @@ def firing(view: View, dictionary: str) -> str:
 @careful
 def scores(view: View, dictionary: str) -> str:
     """Scores beside the controls: means and distributions."""
-    means, every = overview.against_controls(view, dictionary), overview.distributions(view, dictionary)
-    figures = [(name, _figure(each)) for name, each in {**means, **every}.items()]
     return _figures(
         "Scores against controls",
-        figures,
+        [*overview.means(view, dictionary), *overview.distributions(view, dictionary)],
         "No scores are published yet.",
         said="Each scorer in its main metric, a score a latent. Dashed: chance.",
         legend=WHOSE,
@@ -99,14 +96,9 @@ def scores(view: View, dictionary: str) -> str:
 @careful
 def where(view: View, dictionary: str) -> str:
     """Where scores are high: by density, and by decile of activation."""
-    figures = [
-        ("no explanation judged" if name == NONE else f"explainer {name}", _figure(each))
-        for found in (overview.by_density(view, dictionary), overview.by_decile(view, dictionary))
-        for name, each in found.items()
-    ]
     return _figures(
         "Where scores are high",
-        figures,
+        [*overview.by_density(view, dictionary), *overview.by_decile(view, dictionary)],
         "No scores are published yet.",
         said="By how often latents fire, and by decile of activation: windows of one decile against those in which the latent "
         "does not fire.",
@@ -116,8 +108,8 @@ def where(view: View, dictionary: str) -> str:
 @careful
 def agreements(view: View, dictionary: str) -> str:
     """How far scorers agree."""
-    figures = [("", _figure(each, None)) for each in overview.agreements(view, dictionary)]
-    return _figures("Scorers against each other", figures, "No two scorers have scored the same latents yet.")
+    found = overview.agreements(view, dictionary)
+    return _figures("Scorers against each other", found, "No two scorers have scored the same latents yet.")
 
 
 @careful
@@ -288,17 +280,18 @@ def _why(view: View, asked: Asked) -> str:
 
 def _figures(
     title: str,
-    figures: Sequence[tuple[str, str]],
+    figures: Sequence[Figure],
     otherwise: str,
     said: str = "",
     legend: Mapping[str, str] | None = None,
 ) -> str:
-    return render("figures", title=title, figures=figures, otherwise=otherwise, said=said, legend=legend)
+    shown = [(each.title, _chart(each)) for each in figures]
+    return render("figures", title=title, figures=shown, otherwise=otherwise, said=said, legend=legend)
 
 
-def _figure(chart: Any, width: int | None = _WIDTH) -> Markup:
+def _chart(figure: Figure) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(bare(chart, width)).text)
+    return Markup(mo.as_html(bare(figure.chart, None if figure.is_wide else _WIDTH)).text)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,13 +1,16 @@
-"""Pictures of what came out over all latents, as HTML: counted by queries that hold a few rows of a million latents."""
+"""Pictures of what came out over all latents, for the report and the explorer: counted by queries that hold a few rows of a
+million latents."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
 from polars import selectors
 
-from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics
+from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
 from latentlake.charts import agreements as matrices_of
 from latentlake.charts import latents as firing_of
 from latentlake.charts import scores as scores_of
@@ -15,8 +18,11 @@ from latentlake.charts.drawing import bare
 from latentlake.charts.svg import inline
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
-from latentlake.results import Results
+from latentlake.results import Results, choices_of
 from latentlake.scorers import NONE
+
+if TYPE_CHECKING:
+    import altair as alt
 
 _DIGITS = (
     10  # of means: the last ones of sums change with the order in which they are summed; of fewer, ties are common
@@ -28,9 +34,14 @@ _DECADE = 0.5  # of log10 density: latents that fire about as often
 class Figure(NamedTuple):
     """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own."""
 
-    svg: Markup
+    chart: alt.Chart | alt.LayerChart
     title: str
     is_wide: bool = False
+
+    @property
+    def svg(self) -> Markup:
+        """The picture as it stands in HTML."""
+        return Markup(inline(bare(self.chart)))
 
 
 def firing(results: Results, dictionary: str) -> list[Figure]:
@@ -39,29 +50,36 @@ def firing(results: Results, dictionary: str) -> list[Figure]:
     if rows.head(1).collect().is_empty():
         return []
     return [
-        _figure(firing_of.triage(rows), "latents by triage"),
-        _figure(firing_of.density(rows), "how often latents fire, by triage"),
+        Figure(firing_of.triage(rows), "latents by triage"),
+        Figure(firing_of.density(rows), "how often latents fire, by triage"),
     ]
 
 
 def means(results: Results, dictionary: str) -> list[Figure]:
-    """Mean scores beside the controls'."""
-    rows = aggregates(results, metric=MAIN).filter(dictionary=dictionary)
-    return [_figure(scores_of.means(steady(rows)), "mean scores and controls")] if rows["mean"].count() else []
+    """Mean scores beside the controls', by metric: they are not of one scale."""
+    rows = aggregates(results, metric=MAIN).filter(pl.col("mean").is_not_null(), dictionary=dictionary)
+    parts = steady(rows).sort("metric", maintain_order=True).partition_by("metric", as_dict=True, maintain_order=True)
+    return [
+        Figure(
+            scores_of.means(own),
+            "mean scores and controls" if len(parts) == 1 else f"means and controls, {metric_name(metric)}",
+        )
+        for (metric,), own in parts.items()
+    ]
 
 
-def distributions(results: Results, choices: Mapping[str, Any], dictionary: str) -> list[Figure]:
+def distributions(results: Results, dictionary: str) -> list[Figure]:
     """Scores over latents beside the controls', by scorer and explainer."""
     own = results.scores.filter(pl.col("value").is_not_null(), is_main(results), dictionary=dictionary)
     own = own.select("explainer", "scorer", "control", "metric", "value")
     judges = own.select("scorer", "explainer").unique().collect(engine="streaming").sort("scorer", "explainer")
-    metrics = main_metrics(results)
+    metrics, scorers = main_metrics(results), choices_of(results)["scorers"]
     return [
-        _figure(
+        Figure(
             scores_of.distribution(
                 own.filter(scorer=scorer, explainer=explainer),
                 metrics[scorer],
-                SCORERS[choices["scorers"][scorer]["method"]].chance,
+                SCORERS[scorers[scorer]["method"]].chance,
             ),
             judge(scorer, explainer),
         )
@@ -71,7 +89,7 @@ def distributions(results: Results, choices: Mapping[str, Any], dictionary: str)
 
 def by_decile(results: Results, dictionary: str) -> list[Figure]:
     """Mean score of windows of one decile of activation against all others, by explainer, a line a scorer."""
-    rows = aggregates(results, by="decile", metric=MAIN).filter(pl.col("control").is_null(), dictionary=dictionary)
+    rows = own_means(results, by="decile", metric=MAIN).filter(dictionary=dictionary)
     shown = rows.with_columns(pl.col("decile") + 1)
     return list(_by_explainer(shown, "decile", "decile of activation, 1 the weakest", "score by decile"))
 
@@ -96,21 +114,23 @@ def by_density(results: Results, dictionary: str) -> list[Figure]:
     return list(_by_explainer(ended, "density", "log10 of density", "score by how often latents fire"))
 
 
-def agreements(results: Results, dictionary: str) -> list[Figure]:
-    """How far scorers agree: a matrix for each explainer."""
-    rows = results.agreements.filter(dictionary=dictionary).collect().sort("explainer", "scorer", "other")
+def agreements(rows: pl.DataFrame) -> list[Figure]:
+    """Rows of `agreements` of one dictionary: how far scorers agree, a matrix for each explainer."""
     named = rows.filter(pl.col("explainer") != NONE)["explainer"].unique().sort().to_list() or [NONE]
     if rows.is_empty():
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
-    return [
-        _figure(chart, title, is_wide=True) for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)
-    ]
+    return [Figure(chart, title, is_wide=True) for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)]
 
 
 def judge(scorer: str, explainer: str) -> str:
     """A scorer and whose explanations it judges, in words."""
     return scorer if explainer == NONE else f"{scorer} of {explainer}"
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    return {"auroc": "AUROC"}.get(metric, metric.replace("_", " "))
 
 
 def steady(rows: pl.DataFrame) -> pl.DataFrame:
@@ -124,8 +144,4 @@ def _by_explainer(rows: pl.DataFrame, place: str, axis: str, title: str) -> Iter
     parts = shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True, maintain_order=True)
     for (name,), own in parts.items():
         whose = "" if name == NONE else f", {name}"
-        yield _figure(scores_of.along(own.drop("explainer"), place, axis), f"{title}{whose}")
-
-
-def _figure(chart: Any, title: str, is_wide: bool = False) -> Figure:
-    return Figure(Markup(inline(bare(chart))), title, is_wide)
+        yield Figure(scores_of.along(own.drop("explainer"), place, axis), f"{title}{whose}")

@@ -175,6 +175,7 @@ def _scores(of: _Of) -> Row:
         "rows": [
             {
                 **row,
+                "metric": figures.metric_name(row["metric"]),
                 "judge": figures.judge(row["scorer"], row["explainer"]),
                 "beside": [beside.get((*(row[name] for name in keys), each)) for each in controls],
             }
@@ -193,10 +194,10 @@ def _pictures(of: _Of, dictionary: str) -> list[figures.Figure]:
     results = of.results
     return [
         *figures.means(results, dictionary),
-        *figures.distributions(results, of.choices, dictionary),
+        *figures.distributions(results, dictionary),
         *figures.by_decile(results, dictionary),
         *figures.by_density(results, dictionary),
-        *figures.agreements(results, dictionary),
+        *figures.agreements(results.agreements.filter(dictionary=dictionary).collect()),
     ]
 
 
@@ -204,8 +205,7 @@ def _ranked(judge: Judge | None) -> str:
     """By what latents are ranked, in words."""
     if judge is None:
         return ""
-    metric = {"auroc": "AUROC"}.get(judge.metric, judge.metric.replace("_", " "))
-    return f"{metric} of {figures.judge(judge.scorer, judge.explainer)}"
+    return f"{figures.metric_name(judge.metric)} of {figures.judge(judge.scorer, judge.explainer)}"
 
 
 def _groups(of: _Of, chosen: Mapping[str, Picks]) -> Iterator[Row]:
