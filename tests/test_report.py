@@ -137,6 +137,16 @@ def test_latents_are_shown_once_and_linked_to_one_another(view: View) -> None:
     assert sorted(pages) == sorted(f"one-{latent}" for latent in chosen)  # type: ignore[type-var]
 
 
+def test_a_latent_stands_under_the_heading_of_its_group(html: str) -> None:
+    groups = [each for each in parsed(html).iter("section") if each.find("article") is not None]
+    assert groups
+    for group in groups:
+        assert [each.tag for each in group if each.tag.startswith("h")] == ["h2"]
+        for article in group.iter("article"):
+            tags = [each.tag for each in article.iter() if re.fullmatch("h[1-6]", each.tag)]
+            assert tags[0] == "h3" and set(tags[1:]) == {"h4", "h5"}
+
+
 def frames(values: Mapping[int, float | None]) -> dict[str, pl.LazyFrame]:
     """Latents and their scores by one judge."""
     latents = pl.DataFrame({"dictionary": "one", "latent": list(values), "is_chosen": True})

@@ -50,11 +50,12 @@ FULL = Depth()
 BRIEF = Depth(windows=1, judged=4, tokens=6, neighbours=3, prompts=2, is_traced=False)
 
 
-def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionary, latent: None) -> str:
+def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionary, latent: None, level: int = 2) -> str:
     """The page of a latent as an HTML element ``article``, to be shown under `latentlake.pages.style`.
 
-    ``link``: where pages of other latents are. Whatever is missing (a latent that was not chosen, an explanation that failed, a
-    stage that was not run yet) is said in its place.
+    ``link``: where pages of other latents are. ``level``: of its heading, below which its parts have theirs.
+    Whatever is missing (a latent that was not chosen, an explanation that failed, a stage that was not run yet) is said in its
+    place.
     """
     row = found.latents.row(0, named=True) if found.latents.height else None
     peak = row["max_activation"] if row else 0.0
@@ -62,6 +63,7 @@ def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionar
         "latent.html",
         dictionary=found.dictionary,
         latent=found.latent,
+        level=level,
         coder=_first(found.dictionaries),
         row=row,
         histogram=_histogram(row),

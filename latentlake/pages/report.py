@@ -237,7 +237,7 @@ def _pages(of: _Of, dictionary: str, latents: Sequence[int]) -> dict[int, Markup
 
     parts = [latents[start : start + _AT_ONCE] for start in range(0, len(latents), _AT_ONCE)]
     return {
-        found.latent: Markup(latent_html(found, BRIEF, link))
+        found.latent: Markup(latent_html(found, BRIEF, link, level=3))
         for part in parts
         for found in traces(of.results, dictionary, part)
     }
