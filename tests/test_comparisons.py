@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.optimize import linear_sum_assignment
 
 from latentlake.charts import alignments as alignment_charts
@@ -24,42 +24,9 @@ from latentlake.fakes import write_coder
 from latentlake.flow import Flow
 from latentlake.likeness import Vectors, likeness
 from latentlake.stages import alignments, comparisons
+from tests.compared import COMPARISONS, REPORT, comparing, permuted
 from tests.scene import Scene, rows_of, study_of, work_of
 from tests.workbench import LATENTS, WIDTH, Workbench
-
-
-def permuted(
-    folder: Path, source: str, name: str, noise: float = 0.0, kept: int = LATENTS, seed: int = 0
-) -> np.ndarray:
-    """A coder whose latent i is latent ``order[i]`` of another, the first ``kept`` of these, the others drawn anew."""
-    drawn = np.random.default_rng(seed)
-    order = drawn.permutation(LATENTS)
-    path = folder / "coders" / name
-    write_coder(path, WIDTH, LATENTS, k=8, seed=7 + seed)
-    tensors, known = load_file(path / "sae.safetensors"), load_file(folder / "coders" / source / "sae.safetensors")
-    for key in ("encoder.weight", "W_dec"):
-        own = known[key][order]
-        own += noise * drawn.standard_normal(own.shape).astype(np.float32) * np.linalg.norm(own, axis=1, keepdims=True)
-        is_kept = order < kept
-        tensors[key][is_kept] = own[is_kept]
-    save_file(tensors, path / "sae.safetensors")
-    return order
-
-
-def comparing(bench: Workbench, **comparisons: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The study with a copy of its dictionary, one of which half is a copy, and comparisons; returns their orders."""
-    orders = {
-        "copy": permuted(bench.folder, "one", "copy", noise=0.02),
-        "half": permuted(bench.folder, "one", "half", kept=LATENTS // 2, seed=1),
-    }
-    for name in orders:
-        bench.study["dictionaries"][name] = {"hookpoint": "layers.1", "coder": f"coders/{name}", "latents": "all"}
-    bench.study["dictionaries"]["one"]["latents"] = "all"
-    bench.study["search"] = {"embedder": "embedder"}
-    bench.study |= {"samples": {}, "scorers": {}, "explainers": {"tokens": {"method": "tokens"}}}
-    bench.study["selection"]["min_windows"] = {"explain": 4, "select": 0, "score": 0}
-    bench.study["comparisons"] = comparisons
-    return orders
 
 
 def weights(bench: Workbench, name: str, key: str) -> np.ndarray:
@@ -78,23 +45,10 @@ def compared_by_hand(bench: Workbench, rows: pl.DataFrame, side: str, key: str) 
     assert rows[f"{side}_cosine"].sum() == pytest.approx(best, abs=1e-3)
 
 
-def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
-    orders = comparing(
-        workbench,
-        every={},
-        near={"pairs": [["one", "copy"]], "exact": 0, "explainers": []},
-        fires={"by": "activations"},
-    )
-    computed = workbench.run()
-    names = (
-        "alignments/every",
-        "alignments/near",
-        "alignments/fires",
-        "comparisons/every",
-        "comparisons/near",
-        "comparisons/fires",
-    )
-    assert [computed[name] for name in names] == [3, 1, 3, 1, 1, 1]
+def test_dictionaries_are_compared_in_a_flow(compared_bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    workbench = compared_bench
+    orders = comparing(workbench, **COMPARISONS)
+    workbench.study["report"] = REPORT
     assert workbench.stale() == {}
     assert workbench.dagster_stale() == {}
     view = workbench.view()
@@ -193,7 +147,9 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
         "alignments/every": 3, "alignments/fires": 3, "comparisons/every": 1, "comparisons/fires": 1,
     }  # fmt: skip
     after = workbench.data_versions()
-    assert all(after[key] == version for key, version in before.items() if not key[0].startswith("comparisons/"))
+    assert all(
+        after[key] == version for key, version in before.items() if not key[0].startswith(("comparisons/", "report"))
+    )
 
     # what is compared no more is not shown
     workbench.study["comparisons"] = {"every": {"dictionaries": ["one", "copy"]}}
