@@ -30,7 +30,7 @@ _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", 
 # kinds of stages of which the report shows rows
 _SHOWN = (
     *("subject", "llms", "dictionaries", "reconstructions", "contexts", "latents", "neighbours", "logits", "examples"),
-    *("continuations", "explanations", "scores", "agreements"),
+    *("continuations", "explanations", "scores", "agreements", "alignments", "comparisons"),
 )
 
 

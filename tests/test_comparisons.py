@@ -18,7 +18,7 @@ from latentlake.charts.svg import svg
 from latentlake.cli import main
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.opening import Source, open_coder
-from latentlake.comparing import ordered
+from latentlake.comparing import by_pair, ordered
 from latentlake.digest import seed_of
 from latentlake.fakes import write_coder
 from latentlake.flow import Flow
@@ -123,6 +123,10 @@ def test_dictionaries_are_compared_in_a_flow(compared_bench: Workbench, capsys: 
         )
     )
     assert all(name in picture for name in ("half", "explanations of tokens", "another"))
+    silent = view.comparisons.collect().with_columns(share_firing=pl.lit(None, pl.Float64))
+    assert "that fire" not in svg(comparison_charts.picture(silent, view.similarities.collect().clear()))
+    by_pairs = by_pair(view.comparisons.collect(), view.similarities.collect())
+    assert by_pairs["pair"].to_list() == ["copy-half", "copy-one", "half-one"] * 2 + ["copy-one"]
     capsys.readouterr()
     lake = ["--lake", str(workbench.folder / "lake")]
     assert main([*lake, "compare", "every"]) == 0

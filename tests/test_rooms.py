@@ -87,14 +87,14 @@ MAY_IMPORT = {
     "latentlake/pages": [
         f"latentlake.{name}"
         for name in (
-            "aggregates", "charts", "marking", "metrics", "pages", "picks", "registry", "results", "sampling.texts", "scorers",
-            "sources", "study", "trace",
+            "aggregates", "charts", "comparing", "marking", "metrics", "pages", "picks", "registry", "results", "sampling.texts",
+            "scorers", "sources", "study", "trace",
         )
     ],
     "latentlake/explorer": [
         f"latentlake.{name}"
         for name in (
-            "aggregates", "agreement", "catalog", "charts", "costs", "errors", "explorer", "leaderboard", "metrics", "pages",
+            "aggregates", "agreement", "catalog", "charts", "console", "costs", "errors", "explorer", "leaderboard", "pages",
             "protocols", "registry", "results", "scorers", "search", "trace", "view",
         )
     ],

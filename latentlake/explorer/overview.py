@@ -18,6 +18,7 @@ from latentlake.errors import LakeError
 from latentlake.explorer.opened import paid, published
 from latentlake.leaderboard import leaderboard
 from latentlake.pages import figures
+from latentlake.pages.compared import compared
 from latentlake.results import choices_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ means = published(figures.means)
 distributions = published(figures.distributions)
 by_density = published(figures.by_density)
 by_decile = published(figures.by_decile)
+comparisons = published(compared)
 
 
 @published
@@ -131,7 +133,7 @@ def read_ahead(view: View) -> None:
     if view.study is None:
         return
     dictionary = next(iter(choices_of(view)["dictionaries"]))
-    for whole in (facts, board, spent):
+    for whole in (facts, board, spent, comparisons):
         _tried(whole, view)
     for part in (firing, means, distributions, by_density, by_decile, agreements):
         _tried(part, view, dictionary)

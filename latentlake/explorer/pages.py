@@ -8,14 +8,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import marimo as mo
+import polars as pl
 from markupsafe import Markup
 
 from latentlake.charts.drawing import bare
 from latentlake.charts.scores import WHOSE
+from latentlake.console import with_interval
 from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
+from latentlake.pages.compared import Compared
 from latentlake.pages.figures import Figure
 from latentlake.results import choices_of
 
@@ -110,6 +113,40 @@ def agreements(view: View, dictionary: str) -> str:
     """How far scorers agree."""
     found = overview.agreements(view, dictionary)
     return _figures("Scorers against each other", found, "No two scorers have scored the same latents yet.")
+
+
+@careful
+def comparisons(view: View) -> str:
+    """Dictionaries held against one another, where the study compares any."""
+    return "".join(_compared(each) for each in overview.comparisons(view))
+
+
+def _compared(found: Compared) -> str:
+    title = f"Dictionaries compared: {found.name}"
+    table = render(
+        "table", title=title, said=found.said, rows=_pairs(found.rows), otherwise="They are not compared yet."
+    )
+    return table + (_figures("", found.figures, "") if found.figures else "")
+
+
+def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Pairs in figures, without what is not compared."""
+    said = [with_interval(way, f"{way}_low", f"{way}_high") for way in ("decoder", "encoder", "activations")]
+    alike = [with_interval(name, f"{name}_low", f"{name}_high") for name in ("explanations", "explanations_difference")]
+    wide = rows.select(
+        "pair",
+        *said,
+        aligned="pairs",
+        similar="similar",
+        share="share",
+        of_those_that_fire="share_firing",
+        explainer="explainer",
+        explanations=alike[0],
+        exchanged="explanations_shuffled",
+        own_above_it=alike[1],
+        error=pl.col("error").str.replace_all("_", " "),
+    )
+    return wide.select(name for name in wide.columns if wide[name].count())
 
 
 @careful

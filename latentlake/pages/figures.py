@@ -12,10 +12,12 @@ from polars import selectors
 
 from latentlake.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
 from latentlake.charts import agreements as matrices_of
+from latentlake.charts import comparisons as pairs_of
 from latentlake.charts import latents as firing_of
 from latentlake.charts import scores as scores_of
 from latentlake.charts.drawing import bare
 from latentlake.charts.svg import inline
+from latentlake.comparing import told
 from latentlake.metrics import mean_half_width
 from latentlake.registry import SCORERS
 from latentlake.results import Results, choices_of
@@ -28,6 +30,7 @@ _DIGITS = (
     10  # of means: the last ones of sums change with the order in which they are summed; of fewer, ties are common
 )
 _FEWEST = 4  # latents of which a mean is shown: of fewer the interval says nothing
+_MOST = 60  # pairs that have a line each: of more, the maps say what can be seen
 _DECADE = 0.5  # of log10 density: latents that fire about as often
 
 
@@ -121,6 +124,17 @@ def agreements(rows: pl.DataFrame) -> list[Figure]:
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
     return [Figure(chart, title, is_wide=True) for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)]
+
+
+def comparisons(sums: pl.DataFrame, alike: pl.DataFrame) -> list[Figure]:
+    """Rows of `comparisons` and of `similarities` of one comparison: maps of dictionaries, of more than two, and explanations of
+    aligned latents beside those with partners exchanged."""
+    several = sums["pair"].n_unique() > 1
+    maps = pairs_of.nearness_maps(sums) | pairs_of.explanation_maps(alike) if several else {}
+    figures = [Figure(chart, title) for title, chart in maps.items()]
+    if 0 < told(alike)["mean"].count() <= _MOST:
+        figures.append(Figure(pairs_of.likeness(alike), "explanations beside their partner’s, and another’s"))
+    return figures
 
 
 def judge(scorer: str, explainer: str) -> str:

@@ -33,21 +33,22 @@ class Depth:
     """How much a page shows; None: all there is.
 
     ``windows``: of each decile; ``judged``: windows, the most misjudged first; ``tokens``: of each list; ``neighbours``;
-    ``prompts``: of each intervention; ``is_traced``: whether hypotheses, lineage and costs are there. Of long lists the first
-    ``at_once`` are seen at once, and the others when they are asked for.
+    ``partners``: in other dictionaries; ``prompts``: of each intervention; ``is_traced``: whether hypotheses, lineage and costs
+    are there. Of long lists the first ``at_once`` are seen at once, and the others when they are asked for.
     """
 
     windows: int | None = None
     judged: int | None = None
     tokens: int = 10
     neighbours: int | None = None
+    partners: int | None = None
     prompts: int | None = None
     is_traced: bool = True
     at_once: int = 3
 
 
 FULL = Depth()
-BRIEF = Depth(windows=1, judged=4, tokens=6, neighbours=3, prompts=2, is_traced=False)
+BRIEF = Depth(windows=1, judged=4, tokens=6, neighbours=3, partners=4, prompts=2, is_traced=False)
 
 
 def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionary, latent: None, level: int = 2) -> str:
@@ -78,9 +79,16 @@ def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionar
             {**each, "link": link(found.dictionary, each["neighbour"])}
             for each in found.neighbours.head(depth.neighbours or found.neighbours.height).iter_rows(named=True)
         ],
+        partners={"n": found.partners.height, "shown": _partners(found.partners, depth.partners, link)},
         at_once=depth.at_once,
         traced=_traced(found) if depth.is_traced else None,
     )
+
+
+def _partners(partners: pl.DataFrame, most: int | None, link: Link) -> list[Row]:
+    """Partners in other dictionaries, nearest first, each with the address of its page."""
+    shown = partners.head(partners.height if most is None else most)
+    return [{**each, "link": link(each["other"], each["partner"])} for each in shown.iter_rows(named=True)]
 
 
 def _first(rows: pl.DataFrame) -> Row | None:

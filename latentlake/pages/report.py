@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from latentlake.aggregates import MAIN, OWN, aggregates, is_main, whose
 from latentlake.charts.scores import WHOSE
 from latentlake.pages import document, figures
+from latentlake.pages.compared import compared
 from latentlake.pages.latent import BRIEF, Row, latent_html
 from latentlake.pages.rendering import render
 from latentlake.picks import Judge, Picks, picks, ranking
@@ -80,6 +81,7 @@ def report(results: Results) -> Made:
         controls=_controls(choices),
         legend=[(said, WHOSE[said]) for said in WHOSE if said in {OWN, *scores["controls"]}],
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
+        comparisons=compared(results),
         judge=of.judge,
         ranked=_ranked(of.judge),
         groups=list(_groups(of, chosen)),
@@ -210,8 +212,9 @@ def _ranked(judge: Judge | None) -> str:
 
 def _groups(of: _Of, chosen: Mapping[str, Picks]) -> Iterator[Row]:
     """The pages of latents, each once, under the first reason for which it is shown."""
+    shown = {(name, latent) for name, own in chosen.items() for latent in own.shown}
     for name, own in chosen.items():
-        pages = _pages(of, name, own.shown)
+        pages = _pages(of, name, own.shown, shown)
         for kind, title, latents in (
             ("best", "best explained", own.best),
             ("worst", "worst explained", own.worst),
@@ -228,12 +231,11 @@ def _groups(of: _Of, chosen: Mapping[str, Picks]) -> Iterator[Row]:
                 }
 
 
-def _pages(of: _Of, dictionary: str, latents: Sequence[int]) -> dict[int, Markup]:
-    """The page of each latent, with links to those that are shown."""
-    shown = set(latents)
+def _pages(of: _Of, dictionary: str, latents: Sequence[int], shown: Set[tuple[str, int]]) -> dict[int, Markup]:
+    """The page of each latent, with links to those that are shown, of other dictionaries too."""
 
     def link(dictionary: str, latent: int) -> str | None:
-        return f"#{dictionary}-{latent}" if latent in shown else None
+        return f"#{dictionary}-{latent}" if (dictionary, latent) in shown else None
 
     parts = [latents[start : start + _AT_ONCE] for start in range(0, len(latents), _AT_ONCE)]
     return {
