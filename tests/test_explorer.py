@@ -101,6 +101,7 @@ def test_dictionaries_that_are_compared_have_tables_and_maps(comparing: View, vi
     assert [f"Dictionaries compared: {name}" in html for name in found] == [True] * 3
     row = comparing.comparisons.filter(comparison="every", pair="half-one", by="decoder").collect().row(0, named=True)
     assert f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in html
+    assert "<td>≈64<td" in html
     assert "Dictionaries compared" not in shown(view, {"page": "overview"})
 
 

@@ -35,7 +35,8 @@ _ORDERS = {
     "strong": "strongest first",
     "latent": "by number",
 }
-
+# what a pair's numbers of latents are called, by what is compared
+_PAIRS = {"directions": ("same partner", "shared"), "activations": ("aligned", "similar")}
 _WIDTH = 320  # of a chart, pixels: a phone's
 
 P = ParamSpec("P")
@@ -123,30 +124,31 @@ def comparisons(view: View) -> str:
 
 def _compared(found: Compared) -> str:
     title = f"Dictionaries compared: {found.name}"
-    table = render(
-        "table", title=title, said=found.said, rows=_pairs(found.rows), otherwise="They are not compared yet."
-    )
+    table = render("table", title=title, said=found.said, rows=_pairs(found), otherwise="They are not compared yet.")
     return table + (_figures("", found.figures, "") if found.figures else "")
 
 
-def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
+def _pairs(found: Compared) -> pl.DataFrame:
     """Pairs in figures, without what is not compared."""
-    said = [with_interval(way, f"{way}_low", f"{way}_high") for way in ("decoder", "encoder", "activations")]
-    alike = [with_interval(name, f"{name}_low", f"{name}_high") for name in ("explanations", "explanations_difference")]
-    wide = rows.select(
+    pairs, similar = _PAIRS[found.by]
+    is_about = pl.lit(found.by == "directions") & ~pl.col("is_exact") & pl.col("error").is_null()
+    about = pl.when(is_about).then(pl.lit("≈")).otherwise(pl.lit(""))
+    wide = found.rows.select(
         "pair",
-        *said,
-        aligned="pairs",
-        similar="similar",
-        share="share",
+        *(with_interval(way, f"{way}_low", f"{way}_high") for way in ("decoder", "encoder", "activations")),
+        pl.format("{}{}", about, "pairs").alias(pairs),
+        pl.col("similar").alias(similar),
+        "share",
         of_those_that_fire="share_firing",
         explainer="explainer",
-        explanations=alike[0],
+        explanations=with_interval("explanations", "explanations_low", "explanations_high"),
         exchanged="explanations_shuffled",
-        own_above_it=alike[1],
+        own_above_it=with_interval(*(f"explanations_difference{end}" for end in ("", "_low", "_high"))),
         error=pl.col("error").str.replace_all("_", " "),
     )
-    return wide.select(name for name in wide.columns if wide[name].count())
+    return wide.select(name for name in wide.columns if wide[name].count()).rename(
+        {"activations": "tokens in common"}, strict=False
+    )
 
 
 @careful
@@ -328,7 +330,7 @@ def _figures(
 
 def _chart(figure: Figure) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(bare(figure.chart, None if figure.is_wide else _WIDTH)).text)
+    return Markup(mo.as_html(bare(figure.chart, None if figure.is_fixed else _WIDTH)).text)
 
 
 def _sentence(error: Exception) -> str:

@@ -35,11 +35,13 @@ _DECADE = 0.5  # of log10 density: latents that fire about as often
 
 
 class Figure(NamedTuple):
-    """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own."""
+    """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own; ``is_fixed``: whether it is as wide as
+    its cells are, however wide the page."""
 
     chart: alt.Chart | alt.LayerChart
     title: str
     is_wide: bool = False
+    is_fixed: bool = False
 
     @property
     def svg(self) -> Markup:
@@ -123,7 +125,10 @@ def agreements(rows: pl.DataFrame) -> list[Figure]:
     if rows.is_empty():
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
-    return [Figure(chart, title, is_wide=True) for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)]
+    return [
+        Figure(chart, title, is_wide=True, is_fixed=True)
+        for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)
+    ]
 
 
 def comparisons(sums: pl.DataFrame, alike: pl.DataFrame) -> list[Figure]:
@@ -131,7 +136,7 @@ def comparisons(sums: pl.DataFrame, alike: pl.DataFrame) -> list[Figure]:
     aligned latents beside those with partners exchanged."""
     several = sums["pair"].n_unique() > 1
     maps = pairs_of.nearness_maps(sums) | pairs_of.explanation_maps(alike) if several else {}
-    figures = [Figure(chart, title) for title, chart in maps.items()]
+    figures = [Figure(chart, title, is_fixed=True) for title, chart in maps.items()]
     if 0 < told(alike)["mean"].count() <= _MOST:
         figures.append(Figure(pairs_of.likeness(alike), "explanations beside their partner’s, and another’s"))
     return figures
