@@ -4,7 +4,8 @@ import dagster as dg
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.agreements import picture
+from latentlake.charts.svg import image
 from latentlake.flow import Flow, Stage
 from latentlake.stages import agreements as core
 from latentlake.work import each
@@ -26,5 +27,5 @@ def agreements(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 
 def _preview(frame: Frame) -> str:
     rows = frame("agreements").collect()
-    image = "" if rows.is_empty() else charts.image(charts.agreements, rows)
-    return f"{image}\n\n{table_of(rows.drop('dictionary', 'metric', 'other_metric'))}"
+    matrices = "" if rows.is_empty() else image(picture, rows)
+    return f"{matrices}\n\n{table_of(rows.drop('dictionary', 'metric', 'other_metric'))}"

@@ -4,7 +4,8 @@ import dagster as dg
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.alignments import picture
+from latentlake.charts.svg import image
 from latentlake.flow import Flow, Stage
 from latentlake.stages import alignments as core
 from latentlake.work import each
@@ -30,5 +31,5 @@ def alignments(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 def _preview(frame: Frame) -> str:
     rows = frame("alignments").drop("comparison", "pair", "dictionary", "other").collect()
     shown = rows.select(name for name in rows.columns if rows[name].count())
-    image = charts.image(charts.alignments, rows) if shown.width > 1 else ""
-    return f"{image}\n\n{table_of(shown.head(_LATENTS))}"
+    nearness = image(picture, rows) if shown.width > 1 else ""
+    return f"{nearness}\n\n{table_of(shown.head(_LATENTS))}"

@@ -5,7 +5,8 @@ import polars as pl
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.svg import image
+from latentlake.charts.training import picture
 from latentlake.flow import Flow, Stage
 from latentlake.stages import coder as core
 from latentlake.work import each
@@ -29,4 +30,4 @@ def _preview(frame: Frame) -> str:
     """The loss curve, and where training began and ended."""
     steps = frame("trainings").sort("step").collect()
     ends = pl.concat([steps.head(1), steps.tail(1)]).select("step", "tokens", "variance_unexplained", "dead")
-    return f"{charts.image(charts.training, steps)}\n\n{table_of(ends)}"
+    return f"{image(picture, steps)}\n\n{table_of(ends)}"

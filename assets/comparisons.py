@@ -4,7 +4,8 @@ import dagster as dg
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.comparisons import picture
+from latentlake.charts.svg import image
 from latentlake.flow import Flow, Stage
 from latentlake.measures.comparing import compared
 from latentlake.stages import comparisons as core
@@ -29,5 +30,4 @@ def comparisons(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 
 def _preview(frame: Frame) -> str:
     sums, alike = frame("comparisons").collect(), frame("similarities").collect()
-    image = charts.image(charts.comparisons, sums, alike)
-    return f"{image}\n\n{table_of(compared(sums, alike))}"
+    return f"{image(picture, sums, alike)}\n\n{table_of(compared(sums, alike))}"

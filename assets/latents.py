@@ -5,7 +5,8 @@ import polars as pl
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.latents import picture
+from latentlake.charts.svg import image
 from latentlake.flow import Flow, Stage
 from latentlake.stages import latents as core
 from latentlake.work import each
@@ -28,4 +29,4 @@ def latents(flow: Flow, stage: Stage) -> dg.AssetsDefinition:
 def _preview(frame: Frame) -> str:
     rows = frame("latents").select("density", "triage", "is_chosen").collect()
     counts = rows.group_by("triage").agg(latents=pl.len(), chosen=pl.col("is_chosen").sum()).sort("triage")
-    return f"{charts.image(charts.latents, rows)}\n\n{table_of(counts)}"
+    return f"{image(picture, rows)}\n\n{table_of(counts)}"

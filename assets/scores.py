@@ -7,7 +7,8 @@ import polars as pl
 
 from assets.preview import Frame, table_of
 from assets.stage import stage_asset
-from latentlake import charts
+from latentlake.charts.scores import picture
+from latentlake.charts.svg import image
 from latentlake.flow import Flow, Stage
 from latentlake.pages.glimpses import Glimpse, glimpses
 from latentlake.pages.judged import truth, verdict
@@ -63,9 +64,9 @@ def _preview(scorer: Scorer, sample: str | None, frame: Frame) -> str:
     # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
     own = frame("judgements").filter(pl.col("source") != WRONG_TOKENS)
     judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
-    chart = partial(charts.scores, metric=scorer.metrics[0], chance=scorer.chance)
-    image = charts.image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
-    return "\n\n".join([image, table_of(means.sort("metric", "control", nulls_last=False)), _misjudged(sample, frame)])
+    chart = partial(picture, metric=scorer.metrics[0], chance=scorer.chance)
+    drawn = image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
+    return "\n\n".join([drawn, table_of(means.sort("metric", "control", nulls_last=False)), _misjudged(sample, frame)])
 
 
 def _misjudged(sample: str | None, frame: Frame) -> str:

@@ -30,7 +30,7 @@ _PACKING = ("context_length", "contexts", "long_documents", "bos", "separator", 
 # kinds of stages of which the report shows rows
 _SHOWN = (
     *("subject", "llms", "dictionaries", "reconstructions", "contexts", "latents", "neighbours", "logits", "examples"),
-    *("continuations", "explanations", "scores", "agreements"),
+    *("continuations", "explanations", "scores", "agreements", "alignments", "comparisons"),
 )
 
 
@@ -440,7 +440,7 @@ class Flow:
         if self.study.report is None:
             return []
         inputs = tuple(Input(stage.name) for stage in stages if stage.kind in _SHOWN)
-        code = _version("1", [self.study.digest, {stage.name: stage.code_version for stage in stages}])
+        code = _version("2", [self.study.digest, {stage.name: stage.code_version for stage in stages}])
         return [Stage("report", "report", (), inputs, ("reports",), code)]
 
     def _inputs(self, choice: Choices) -> tuple[Input, ...]:

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from latentlake import charts
+from latentlake.charts.agreements import picture
+from latentlake.charts.svg import svg
 from latentlake.cli import main
 from latentlake.errors import LakeError
 from latentlake.flow import Flow
@@ -287,4 +288,4 @@ def test_the_asset_shows_a_picture_with_the_figures_in_its_cells(materialized: W
 
 def test_a_cell_without_a_figure_says_why() -> None:
     rows = agreements(scores(scored("a", [1, 2, 3]) + scored("b", [1, 2, 3])), METRICS)
-    assert "few_latents" in charts.svg(charts.agreements(rows))
+    assert "few_latents" in svg(picture(rows))

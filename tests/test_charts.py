@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assets import scores
+from assets import scores as scores_asset
 from assets.events import asset_key
 from definitions import build_definitions
 from jobs.launch import REASON_TAG
-from latentlake import charts
+from latentlake.charts import latents, scores, training
+from latentlake.charts.svg import image, svg
 from latentlake.measures.metrics import mean_interval
 from tests.stub import study
 from tests.test_dagster import events, launch
@@ -55,7 +56,7 @@ def values(chart: Any) -> list[list[dict[str, Any]]]:
 
 def test_latents_are_shown_by_density_and_triage(tables: dict[str, pl.DataFrame]) -> None:
     rows = tables["latents"]
-    histogram, bars, *_ = values(charts.latents(rows))
+    histogram, bars, *_ = values(latents.picture(rows))
     fires = [(triage, density) for triage, density in rows.select("triage", "density").iter_rows() if density > 0]
     expected = Counter((triage, floor(4 * log10(density)) / 4) for triage, density in fires)
     assert {(row["triage"], row["low"]): row["latents"] for row in histogram} == expected
@@ -69,7 +70,7 @@ WHOSE = {None: "the latent", "shuffled": "another latent", "empty": "nothing"}
 
 
 def test_scores_are_shown_against_the_control(tables: dict[str, pl.DataFrame]) -> None:
-    histogram, chance, *_ = values(charts.scores(tables["scores"], tables["judgements"]))
+    histogram, chance, *_ = values(scores.picture(tables["scores"], tables["judgements"]))
     rows = tables["scores"].filter(metric="auroc").select("control", "value")
     expected = Counter(
         (WHOSE[control], min(floor(round(20 * value, 6)), 19) / 20)
@@ -82,7 +83,7 @@ def test_scores_are_shown_against_the_control(tables: dict[str, pl.DataFrame]) -
 
 def test_judgements_are_shown_by_decile_against_silent_windows(tables: dict[str, pl.DataFrame]) -> None:
     rows = tables["judgements"]
-    _, _, band, line, silent = values(charts.scores(tables["scores"], rows))
+    _, _, band, line, silent = values(scores.picture(tables["scores"], rows))
     assert band == line
     assert {row["decile"] for row in line} == {decile + 1 for decile in rows["decile"].drop_nulls()}
     for shown in [*line, *silent]:
@@ -97,32 +98,32 @@ def test_judgements_are_shown_by_decile_against_silent_windows(tables: dict[str,
 
 def test_what_a_metric_or_judgement_lacks_is_left_out() -> None:
     rows = pl.DataFrame({"metric": ["auroc", "auroc", "f1"], "control": [None] * 3, "value": [1.0, None, 0.2]})
-    assert charts.histogram_of(rows, "auroc").rows() == [("the latent", 1, 0.95, 1.0)]
+    assert scores.histogram_of(rows, "auroc").rows() == [("the latent", 1, 0.95, 1.0)]
     both = rows.with_columns(control=pl.Series(["shuffled", None, None])).vstack(
         rows.with_columns(control=pl.Series(["empty", None, None]))
     )
-    assert sorted(charts.histogram_of(both, "auroc")["explanation of"]) == ["another latent", "nothing"]
+    assert sorted(scores.histogram_of(both, "auroc")["explanation of"]) == ["another latent", "nothing"]
     nothing = {"control": [None], "latent": [1], "decile": [3], "probability": [None], "measure": [None]}
     schema = {"control": pl.String, "decile": pl.Int32, "probability": pl.Float64, "measure": pl.Float64}
-    assert charts.judgement_means(pl.DataFrame(nothing, schema_overrides=schema)).is_empty()
+    assert scores.judgement_means(pl.DataFrame(nothing, schema_overrides=schema)).is_empty()
 
 
 def test_a_judgement_of_one_latent_has_no_interval() -> None:
     rows = {"control": [None], "latent": [1], "decile": [3], "probability": [0.25], "measure": [None]}
-    shown = charts.judgement_means(pl.DataFrame(rows, schema_overrides={"control": pl.String}))
+    shown = scores.judgement_means(pl.DataFrame(rows, schema_overrides={"control": pl.String}))
     assert shown.fill_nan(None).rows() == [("the latent", 4, 0.25, None, None)]
 
 
 def test_charts_are_small_pictures_on_white(tables: dict[str, pl.DataFrame]) -> None:
-    for image in (
-        charts.image(charts.latents, crowded()),
-        charts.image(charts.latents, tables["latents"]),
-        charts.image(charts.scores, tables["scores"], tables["judgements"]),
+    for drawn in (
+        image(latents.picture, crowded()),
+        image(latents.picture, tables["latents"]),
+        image(scores.picture, tables["scores"], tables["judgements"]),
     ):
-        picture = shown(image)
+        picture = shown(drawn)
         assert picture.find("{*}rect").get("fill") == "white"
         assert len(picture.findall(".//{*}path")) > 20
-        assert len(image) < 30_000
+        assert len(drawn) < 30_000
 
 
 def crowded() -> pl.DataFrame:
@@ -155,7 +156,7 @@ def preview(event: dg.AssetMaterialization) -> str:
 def test_previews_of_scores_hold_a_chart_of_more_than_a_few_latents(
     tables: dict[str, pl.DataFrame], materialized: Workbench
 ) -> None:
-    whole = scores._preview(study().scorers["embedding"], None, lambda name: tables[name].lazy())
+    whole = scores_asset._preview(study().scorers["embedding"], None, lambda name: tables[name].lazy())
     assert shown(whole) is not None
     assert "| metric | control | mean |" in whole
     assert not any(IMAGE.search(preview(event)) for event in events(materialized, "scores/default/embedding"))
@@ -164,11 +165,11 @@ def test_previews_of_scores_hold_a_chart_of_more_than_a_few_latents(
 def test_a_loss_curve_of_many_steps_is_drawn_in_means() -> None:
     steps = pl.DataFrame({"step": range(6000), "tokens": range(0, 12000, 2), "variance_unexplained": [0.5] * 6000})
     rows = steps.with_columns(dictionary=pl.lit("d"), auxiliary=0.0, dead=pl.int_range(6000))
-    drawn = charts.training(rows).to_dict()
+    drawn = training.picture(rows).to_dict()
     (points,) = drawn["datasets"].values()
     assert len(points) == 500
     assert points[0]["dead"] == 5.5
-    assert charts.svg(charts.training(rows.head(3)))
+    assert svg(training.picture(rows.head(3)))
 
 
 _AGAIN = """

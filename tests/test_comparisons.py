@@ -9,55 +9,24 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.optimize import linear_sum_assignment
 
-from latentlake import charts
+from latentlake.charts import alignments as alignment_charts
+from latentlake.charts import comparisons as comparison_charts
+from latentlake.charts.svg import svg
 from latentlake.cli import main
 from latentlake.coders.coder import SparseCoder
 from latentlake.coders.opening import Source, open_coder
 from latentlake.digest import seed_of
 from latentlake.fakes import write_coder
 from latentlake.flow import Flow
-from latentlake.measures.comparing import ordered
+from latentlake.measures.comparing import by_pair, ordered
 from latentlake.measures.likeness import Vectors, likeness
 from latentlake.stages import alignments, comparisons
+from tests.compared import COMPARISONS, REPORT, comparing, permuted
 from tests.scene import Scene, rows_of, study_of, work_of
 from tests.workbench import LATENTS, WIDTH, Workbench
-
-
-def permuted(
-    folder: Path, source: str, name: str, noise: float = 0.0, kept: int = LATENTS, seed: int = 0
-) -> np.ndarray:
-    """A coder whose latent i is latent ``order[i]`` of another, the first ``kept`` of these, the others drawn anew."""
-    drawn = np.random.default_rng(seed)
-    order = drawn.permutation(LATENTS)
-    path = folder / "coders" / name
-    write_coder(path, WIDTH, LATENTS, k=8, seed=7 + seed)
-    tensors, known = load_file(path / "sae.safetensors"), load_file(folder / "coders" / source / "sae.safetensors")
-    for key in ("encoder.weight", "W_dec"):
-        own = known[key][order]
-        own += noise * drawn.standard_normal(own.shape).astype(np.float32) * np.linalg.norm(own, axis=1, keepdims=True)
-        is_kept = order < kept
-        tensors[key][is_kept] = own[is_kept]
-    save_file(tensors, path / "sae.safetensors")
-    return order
-
-
-def comparing(bench: Workbench, **comparisons: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The study with a copy of its dictionary, one of which half is a copy, and comparisons; returns their orders."""
-    orders = {
-        "copy": permuted(bench.folder, "one", "copy", noise=0.02),
-        "half": permuted(bench.folder, "one", "half", kept=LATENTS // 2, seed=1),
-    }
-    for name in orders:
-        bench.study["dictionaries"][name] = {"hookpoint": "layers.1", "coder": f"coders/{name}", "latents": "all"}
-    bench.study["dictionaries"]["one"]["latents"] = "all"
-    bench.study["search"] = {"embedder": "embedder"}
-    bench.study |= {"samples": {}, "scorers": {}, "explainers": {"tokens": {"method": "tokens"}}}
-    bench.study["selection"]["min_windows"] = {"explain": 4, "select": 0, "score": 0}
-    bench.study["comparisons"] = comparisons
-    return orders
 
 
 def weights(bench: Workbench, name: str, key: str) -> np.ndarray:
@@ -76,23 +45,10 @@ def compared_by_hand(bench: Workbench, rows: pl.DataFrame, side: str, key: str) 
     assert rows[f"{side}_cosine"].sum() == pytest.approx(best, abs=1e-3)
 
 
-def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
-    orders = comparing(
-        workbench,
-        every={},
-        near={"pairs": [["one", "copy"]], "exact": 0, "explainers": []},
-        fires={"by": "activations"},
-    )
-    computed = workbench.run()
-    names = (
-        "alignments/every",
-        "alignments/near",
-        "alignments/fires",
-        "comparisons/every",
-        "comparisons/near",
-        "comparisons/fires",
-    )
-    assert [computed[name] for name in names] == [3, 1, 3, 1, 1, 1]
+def test_dictionaries_are_compared_in_a_flow(compared_bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    workbench = compared_bench
+    orders = comparing(workbench, **COMPARISONS)
+    workbench.study["report"] = REPORT
     assert workbench.stale() == {}
     assert workbench.dagster_stale() == {}
     view = workbench.view()
@@ -159,14 +115,18 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     assert alike["mean"] == pytest.approx(np.mean(own), abs=1e-4)
 
     # and all this is shown
-    charts.svg(charts.alignments(rows))
-    picture = charts.svg(
-        charts.comparisons(
+    svg(alignment_charts.picture(rows))
+    picture = svg(
+        comparison_charts.picture(
             view.comparisons.filter(comparison="every").collect(),
             view.similarities.filter(comparison="every").collect(),
         )
     )
     assert all(name in picture for name in ("half", "explanations of tokens", "another"))
+    silent = view.comparisons.collect().with_columns(share_firing=pl.lit(None, pl.Float64))
+    assert "that fire" not in svg(comparison_charts.picture(silent, view.similarities.collect().clear()))
+    by_pairs = by_pair(view.comparisons.collect(), view.similarities.collect())
+    assert by_pairs["pair"].to_list() == ["copy-half", "copy-one", "half-one"] * 2 + ["copy-one"]
     capsys.readouterr()
     lake = ["--lake", str(workbench.folder / "lake")]
     assert main([*lake, "compare", "every"]) == 0
@@ -191,7 +151,9 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
         "alignments/every": 3, "alignments/fires": 3, "comparisons/every": 1, "comparisons/fires": 1,
     }  # fmt: skip
     after = workbench.data_versions()
-    assert all(after[key] == version for key, version in before.items() if not key[0].startswith("comparisons/"))
+    assert all(
+        after[key] == version for key, version in before.items() if not key[0].startswith(("comparisons/", "report"))
+    )
 
     # what is compared no more is not shown
     workbench.study["comparisons"] = {"every": {"dictionaries": ["one", "copy"]}}

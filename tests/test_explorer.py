@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,7 @@ from latentlake.explorer.address import SHOWN, Asked, link, said
 from latentlake.explorer.app import app
 from latentlake.explorer.html import render
 from latentlake.lake import Lake
-from latentlake.reading.view import View
+from latentlake.reading.view import View, open_lake
 from tests.workbench import Workbench
 
 SCRIPT = "<script>alert('&')</script>"
@@ -26,6 +27,12 @@ SCRIPT = "<script>alert('&')</script>"
 @pytest.fixture
 def view(materialized: Workbench) -> View:
     return materialized.view()
+
+
+@pytest.fixture(scope="module")
+def comparing(compared: Path) -> View:
+    """A study that compares dictionaries."""
+    return open_lake(f"{compared}/study/lake")
 
 
 def before(view: View, asset: str) -> View:
@@ -73,11 +80,43 @@ def test_the_overview_says_what_there_is(view: View) -> None:
 
 
 def test_charts_get_few_rows(view: View) -> None:
-    charts: list[Any] = [*overview.firing(view, "one"), *overview.agreements(view, "one")]
-    for find in (overview.against_controls, overview.distributions, overview.by_density, overview.by_decile):
-        charts += find(view, "one").values()
-    assert len(charts) > 6
-    assert all(0 < data_of(chart) < 500 for chart in charts)
+    shown = [
+        figure
+        for find in (
+            overview.firing, overview.means, overview.distributions, overview.by_density, overview.by_decile,
+            overview.agreements,
+        )
+        for figure in find(view, "one")
+    ]  # fmt: skip
+    assert len(shown) > 6
+    assert all(0 < data_of(figure.chart) < 500 for figure in shown)
+
+
+def test_dictionaries_that_are_compared_have_tables_and_maps(comparing: View, view: View) -> None:
+    found = {each.name: each for each in overview.comparisons(comparing)}
+    assert list(found) == ["every", "near", "fires"]
+    assert [len(each.figures) for each in found.values()] == [5, 0, 4]
+    assert all(0 < data_of(figure.chart) < 500 for each in found.values() for figure in each.figures)
+    html = shown(comparing, {"page": "overview"})
+    assert [f"Dictionaries compared: {name}" in html for name in found] == [True] * 3
+    row = comparing.comparisons.filter(comparison="every", pair="half-one", by="decoder").collect().row(0, named=True)
+    assert f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in html
+    assert "<td>≈64<td" in html
+    assert "Dictionaries compared" not in shown(view, {"page": "overview"})
+
+
+def test_a_comparison_that_is_not_made_yet_is_said_to_be_missing(comparing: View) -> None:
+    html = shown(before(comparing, "comparisons/every"), {"page": "overview"})
+    assert "Dictionaries compared: every" in html
+    assert "They are not compared yet." in html
+
+
+def test_a_latent_leads_to_its_partners_in_other_dictionaries(comparing: View) -> None:
+    html = shown(comparing, {"page": "latent", "dictionary": "one", "latent": "3"})
+    rows = comparing.alignments.filter(comparison="every", other="one", decoder_partner=3).collect()
+    assert rows.height == 2
+    for dictionary, partner in rows.select("dictionary", "latent").rows():
+        assert link("latent", dictionary=dictionary, latent=partner).replace("&", "&amp;") in html
 
 
 @pytest.mark.parametrize("asset", ["contexts", "latents", "explanations/default", "scores/default/detection"])

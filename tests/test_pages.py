@@ -39,6 +39,12 @@ def found(view: View) -> Trace:
     return traces(view, "one", [latent])[0]
 
 
+@pytest.fixture(scope="module")
+def partnered(compared: Path) -> Trace:
+    """A latent with partners in two dictionaries."""
+    return traces(open_lake(f"{compared}/study/lake"), "one", [3])[0]
+
+
 def parsed(html: str) -> ElementTree.Element:
     """A page as XML, which it must be."""
     return ElementTree.fromstring(html)
@@ -103,6 +109,35 @@ def test_a_short_page_holds_less_and_says_so(found: Trace) -> None:
     assert len(brief) < len(latent_html(found)) / 2
     assert "1 of " in "".join(texts(brief, "ll-decile"))
     assert not texts(brief, "ll-traced")
+
+
+def test_partners_in_other_dictionaries_are_shown_with_what_is_said_of_them(partnered: Trace) -> None:
+    rows = partnered.partners.to_dicts()
+    assert {row["other"] for row in rows} == {"copy", "half"}
+    html = latent_html(partnered, link=lambda dictionary, latent: f"#{dictionary}-{latent}")
+    (section,) = (each for each in parsed(html).iter("section") if each.get("class") == "ll-partners")
+    lines = [["".join(cell.itertext()) for cell in line] for line in section.findall(".//tbody/tr")]
+    assert lines == [
+        [
+            row["other"], f"{row['partner']}{' shared' if row['is_shared'] else ''}",
+            *(number(row[name]) for name in ("decoder_cosine", "encoder_cosine", "jaccard")), row["explanation"] or "",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    links = [each.get("href") for each in section.iter("a")]
+    assert links == [f"#{row['other']}-{row['partner']}" for row in rows]
+    assert "ll-partners" not in latent_html(replace(partnered, partners=partnered.partners.clear()))
+
+
+def test_a_short_page_has_the_nearest_partners_and_nothing_said_of_them_is_markup(partnered: Trace) -> None:
+    many = pl.concat([partnered.partners] * 4).with_columns(explanation=pl.lit(str(shown(NASTY))), other=pl.lit("<i>"))
+    html = latent_html(replace(partnered, partners=many), BRIEF)
+    (section,) = (each for each in parsed(html).iter("section") if each.get("class") == "ll-partners")
+    assert len(section.findall(".//tbody/tr")) == BRIEF.partners
+    assert f"{BRIEF.partners} of {many.height}" in "".join(section.itertext())
+    assert "<script" not in html and "<i>" not in html
+    assert "{{ 7 * 7 }}" in "".join(section.itertext())
+    assert not list(section.iter("a"))
 
 
 JUDGEMENT = {

@@ -69,6 +69,12 @@ def html(view: View) -> str:
     return report(view).html
 
 
+@pytest.fixture(scope="module")
+def comparing(compared: Path) -> View:
+    """A study that compares dictionaries."""
+    return open_lake(f"{compared}/study/lake")
+
+
 def parsed(html: str) -> ElementTree.Element:
     """A report as XML, which it must be."""
     return ElementTree.fromstring(html)
@@ -135,6 +141,113 @@ def test_latents_are_shown_once_and_linked_to_one_another(view: View) -> None:
     pages = [each.get("id") for each in parsed(made.html).iter("article")]
     chosen = view.latents.filter("is_chosen").collect()["latent"]
     assert sorted(pages) == sorted(f"one-{latent}" for latent in chosen)  # type: ignore[type-var]
+
+
+def test_a_latent_stands_under_the_heading_of_its_group(html: str) -> None:
+    groups = [each for each in parsed(html).iter("section") if each.find("article") is not None]
+    assert groups
+    for group in groups:
+        assert [each.tag for each in group if each.tag.startswith("h")] == ["h2"]
+        for article in group.iter("article"):
+            tags = [each.tag for each in article.iter() if re.fullmatch("h[1-6]", each.tag)]
+            assert tags[0] == "h3" and set(tags[1:]) == {"h4", "h5"}
+
+
+def rows_of(html: str, label: str) -> list[list[str]]:
+    """The cells of a table's rows, by what it is called."""
+    (table,) = (each for each in parsed(html).iter("div") if each.get("aria-label") == label)
+    return [[" ".join("".join(cell.itertext()).split()) for cell in row] for row in table.findall(".//tbody/tr")]
+
+
+def test_dictionaries_that_are_compared_stand_in_tables_and_maps(comparing: View, compared: Path, html: str) -> None:
+    made = report(comparing).html
+    require_sound(made)
+    assert (compared / "study" / "lake" / "tiny" / FILE).read_text() == made
+    sums = {(row["comparison"], row["pair"], row["by"]): row for row in comparing.comparisons.collect().to_dicts()}
+    alike = {(row["comparison"], row["pair"], row["by"]): row for row in comparing.similarities.collect().to_dicts()}
+
+    def ends(row: Mapping[str, Any], name: str = "mean", prefix: str = "") -> str:
+        return f"{row[name]:.2f} {row[f'{prefix}low']:.2f} to {row[f'{prefix}high']:.2f}"
+
+    for comparison, ways, of in (("every", ("decoder", "encoder"), "both"), ("fires", ("activations",), "activations")):
+        rows = rows_of(made, f"Pairs of {comparison}")
+        assert [row[0] for row in rows] == ["copy-half", "copy-one", "half-one"]
+        for pair, *cells in rows:
+            own, said = sums[comparison, pair, of], alike[comparison, pair, ways[0]]
+            assert cells == [
+                *(ends(sums[comparison, pair, way]) for way in ways),
+                str(own["pairs"]),
+                f"{own['similar']} {own['share']:.2f}",
+                f"{own['similar_firing']} {own['share_firing']:.2f}",
+                ends(said),
+                f"{said['shuffled']:.2f}",
+                ends(said, "difference", "difference_"),
+            ]
+    ((_, *_, aligned, _, _),) = rows_of(made, "Pairs of near")
+    assert aligned == f"≈{sums['near', 'copy-one', 'both']['pairs']}"
+    pictures = [each.get("aria-label") for each in parsed(made).iter("div") if each.get("role") == "img"]
+    assert "every: mean similarity by decoder" in pictures
+    assert sum(str(each).endswith("beside their partner’s, and another’s") for each in pictures) == 2
+    assert 'id="comparisons"' not in html and "#comparisons" not in html
+
+
+def test_partners_that_are_shown_are_linked(comparing: View) -> None:
+    choices = json.loads((comparing.study or {})["choices"]) | {"report": {"random": 64, "best": 0, "worst": 0}}
+    made = report(Changed(comparing, {**(comparing.study or {}), "choices": json.dumps(choices)})).html
+    require_sound(made)
+    shown = {str(each.get("id")) for each in parsed(made).iter("article")}
+    sections = [each for each in parsed(made).iter("section") if each.get("class") == "ll-partners"]
+    assert len(sections) == len(shown) > 100
+    for row in (row for each in sections for row in each.findall(".//tbody/tr")):
+        other, partner = row.findtext("td"), row.find("th")
+        assert partner is not None
+        named = f"{other}-{''.join(partner.itertext()).split()[0]}"
+        assert [each.get("href") for each in row.iter("a")] == ([f"#{named}"] if named in shown else [])
+
+
+def test_what_is_not_compared_yet_or_cannot_be_is_said(comparing: View) -> None:
+    none = {name: TABLES[name].empty().lazy() for name in ("alignments", "comparisons", "similarities")}
+    made = report(Changed(comparing, **none)).html
+    require_sound(made)
+    assert text_of(made).count("were not compared yet; run the study") == 3
+    assert "ll-partners" not in made.partition("</style>")[2]
+    null = {name: pl.lit(None, pl.Float64) for name in ("mean", "low", "high", "share_firing")}
+    other = comparing.comparisons.with_columns(**null, error=pl.lit("other_space"), pairs=pl.lit(0, pl.Int64))
+    made = report(Changed(comparing, **none | {"comparisons": other})).html
+    require_sound(made)
+    assert rows_of(made, "Pairs of every") == [
+        [pair, "–", "–", "other space"] for pair in ("copy-half", "copy-one", "half-one")
+    ]
+
+
+def test_explainers_have_a_line_each_and_many_pairs_fold(comparing: View) -> None:
+    both = pl.concat([comparing.similarities, comparing.similarities.with_columns(explainer=pl.lit("<b>"))])
+    made = report(Changed(comparing, similarities=both)).html
+    require_sound(made)
+    rows = rows_of(made, "Pairs of every")
+    assert [row[-4] for row in rows] == ["<b>", "tokens"] * 3
+    assert [len(row) for row in rows] == [10, 4] * 3
+
+    names = [f"layer{number}" for number in range(12)]
+    pairs = pl.DataFrame(
+        [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]], orient="row"
+    )
+    named = pairs.select(
+        dictionary="column_0", other="column_1", pair=pl.concat_str("column_0", "column_1", separator="-")
+    )
+    many = {
+        name: getattr(comparing, name)
+        .filter(comparison="every", pair="copy-one")
+        .drop("dictionary", "other", "pair")
+        .join(named.lazy(), how="cross")
+        .select(TABLES[name].empty().columns)
+        for name in ("comparisons", "similarities")
+    }
+    made = report(Changed(comparing, **many)).html
+    require_sound(made)
+    assert "66 pairs" in text_of(made)
+    assert [row[0] for row in rows_of(made, "Pairs of every")] == named["pair"].to_list()
+    assert "another’s" not in made
 
 
 def frames(values: Mapping[int, float | None]) -> dict[str, pl.LazyFrame]:

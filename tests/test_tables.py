@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latentlake.tables.table import Column, Layout, Table, _ascend
 
 from latentlake.errors import LakeError
 from latentlake.lake import Lake
 from latentlake.tables import TABLES
+from latentlake.tables.table import Column, Layout, Table, _ascend
 
 EVERY = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 

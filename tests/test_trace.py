@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,6 +16,7 @@ from latentlake.errors import LakeError
 from latentlake.fakes import FakeLLM
 from latentlake.protocols import Call, Choose, Reply
 from latentlake.reading.trace import Trace, ranked, trace, traces
+from latentlake.reading.view import open_lake
 from latentlake.sampling.texts import SEPARATOR
 from tests.workbench import LATENTS, Workbench
 
@@ -109,6 +111,53 @@ def test_neighbours_come_nearest_first_with_what_is_said_of_them(materialized: W
         nearness = rows["decoder_cosine"].fill_null(-2).to_list()
         assert nearness == sorted(nearness, reverse=True)
         assert rows["explanation"].to_list() == [texts.get(each) for each in rows["neighbour"]]
+
+
+@pytest.mark.parametrize(("dictionary", "others"), [("one", ["copy", "half"]), ("half", ["copy", "one"])])
+def test_partners_in_other_dictionaries_are_those_of_the_alignments(
+    compared: Path, dictionary: str, others: list[str]
+) -> None:
+    view = open_lake(f"{compared}/study/lake")
+    latents = list(range(0, LATENTS, 7))
+    found = traces(view, dictionary, latents)
+    said = {
+        (row[0], row[1]): row[2]
+        for row in view.explanations.select("dictionary", "latent", "explanation").collect().rows()
+    }
+    aligned: dict[tuple[int, str, int], dict[str, float]] = {}
+    ways = {"decoder_partner": "decoder_cosine", "encoder_partner": "encoder_cosine", "activation_partner": "jaccard"}
+    for row in view.alignments.collect().iter_rows(named=True):
+        for partner, nearness in ways.items():
+            one, other = (row["dictionary"], row["latent"]), (row["other"], row[partner])
+            own, theirs = (one, other) if one[0] == dictionary else (other, one)
+            if own[0] == dictionary and None not in (own[1], theirs[1]):
+                near = aligned.setdefault((own[1], *theirs), {})
+                near[nearness] = max(row[nearness], near.get(nearness, -1))
+    for each in found:
+        rows = each.partners.to_dicts()
+        assert {(each.latent, row["other"], row["partner"]) for row in rows} == {
+            key for key in aligned if key[0] == each.latent
+        }
+        for row in rows:
+            expected = aligned[each.latent, row["other"], row["partner"]]
+            assert {name: row[name] for name in ways.values()} == {name: expected.get(name) for name in ways.values()}
+            assert row["explanation"] == said.get((row["other"], row["partner"]))
+        nearest = each.partners.select(pl.coalesce("decoder_cosine", "encoder_cosine", "jaccard")).to_series().to_list()
+        assert nearest == sorted(nearest, reverse=True)
+    assert {row for each in found for row in each.partners["other"]} == set(others)
+    assert any(each.partners["is_shared"].any() for each in found)
+    assert any(each.partners["explanation"].count() for each in found)
+    read = {row for row in found[0].versions.select("asset", "partition").rows() if row[0].startswith("alignments/")}
+    latest = view.latest().filter(pl.col("asset").str.starts_with("alignments/")).select("asset", "partition").rows()
+    assert read == {(asset, pair) for asset, pair in latest if dictionary in pair.split("-")}
+    (alone,) = traces(view, dictionary, latents[1:2])
+    assert alone.partners.equals(found[1].partners)
+
+
+def test_where_nothing_is_compared_there_are_no_partners(materialized: Workbench) -> None:
+    found = traced(materialized).partners
+    assert found.is_empty()
+    assert "explanation" in found.columns
 
 
 def test_a_control_shows_the_explanation_of_the_other_latent(materialized: Workbench) -> None:

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from definitions import build_definitions
-from latentlake import charts
+from latentlake.charts.scores import picture
+from latentlake.charts.svg import svg
 from latentlake.checks import checks_of
 from latentlake.cli import main
 from latentlake.measures import calibration
@@ -151,11 +152,11 @@ def test_pages_say_what_is_judged_and_where_chance_is(bench: Workbench) -> None:
     view = bench.view()
     for scorer, metric, chance in (("odd", "accuracy", 0.2), ("near", "auroc", 0.5)):
         rows, judged = (table.filter(scorer=scorer).collect() for table in (view.scores, view.judgements))
-        spec = charts.scores(rows, judged, metric, chance).to_dict()
+        spec = picture(rows, judged, metric, chance).to_dict()
         assert [{metric: chance}] in spec["datasets"].values()
         assert "'legend': None" in str(spec)
         assert "'legend': {" not in str(spec)
-        assert charts.svg(charts.scores(rows, judged, metric, chance)).startswith("<svg")
+        assert svg(picture(rows, judged, metric, chance)).startswith("<svg")
 
 
 def test_a_study_without_explainers_is_scored_too(workbench: Workbench, tmp_path: Path) -> None:

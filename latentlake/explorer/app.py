@@ -132,6 +132,13 @@ def _(dictionary, view):
 @app.cell
 def _(page, view):
     mo.stop(page != "overview")
+    mo.Html(pages.comparisons(view))
+    return
+
+
+@app.cell
+def _(page, view):
+    mo.stop(page != "overview")
     mo.Html(pages.tables(view))
     return
 

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentlake.explorer.address import link
-from latentlake.explorer.overview import judge
+from latentlake.pages.figures import judge
 from latentlake.pages.rendering import number, shown
 
 

@@ -10,25 +10,19 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from latentlake import charts
 from latentlake.calls.costs import costs
 from latentlake.catalog import BUILDING
 from latentlake.errors import LakeError
 from latentlake.explorer.opened import paid, published
-from latentlake.measures.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
+from latentlake.measures.aggregates import MAIN
 from latentlake.measures.agreement import agreements_of
 from latentlake.measures.leaderboard import leaderboard
-from latentlake.measures.metrics import mean_half_width
+from latentlake.pages import figures
+from latentlake.pages.compared import compared
 from latentlake.reading.results import choices_of
-from latentlake.registry import SCORERS
-from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from latentlake.reading.view import View
-
-_DECADE = 0.5  # of log10 density: latents that fire about as often
 
 
 @dataclass(frozen=True)
@@ -97,81 +91,23 @@ def dictionaries(view: View) -> pl.DataFrame:
     return names.with_columns(pl.col("latents", "chosen", "explained", "scored").fill_null(0))
 
 
-@published
-def firing(view: View, dictionary: str) -> list[alt.Chart | alt.LayerChart]:
-    """How often latents fire, and how many fall to each triage; nothing where there are none yet."""
-    rows = view.latents.filter(dictionary=dictionary).select("triage", "density")
-    if rows.head(1).collect().is_empty():
-        return []
-    return [charts.density(rows), charts.triage(rows)]
+# counted once, for the report too
+firing = published(figures.firing)
+means = published(figures.means)
+distributions = published(figures.distributions)
+by_density = published(figures.by_density)
+by_decile = published(figures.by_decile)
+comparisons = published(compared)
 
 
 @published
-def against_controls(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
-    """Mean scores of each scorer and explainer beside the controls', by metric: they are not of one scale."""
-    rows = aggregates(view, metric=MAIN).filter(pl.col("mean").is_not_null(), dictionary=dictionary)
-    parts = rows.sort("metric").partition_by("metric", as_dict=True, maintain_order=True)
-    return {f"means, {metric}": charts.means(own) for (metric,), own in parts.items()}
-
-
-@published
-def distributions(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
-    """Distributions of each scorer's main metric over latents, by scorer and explainer."""
-    methods = {name: SCORERS[each["method"]] for name, each in choices_of(view)["scorers"].items()}
-    own = view.scores.filter(pl.col("dictionary") == dictionary, pl.col("value").is_not_null(), is_main(view))
-    own = own.select("explainer", "scorer", "control", "metric", "value")
-    judges = own.select("scorer", "explainer").unique().collect(engine="streaming").sort("scorer", "explainer")
-    found = {}
-    for scorer, explainer in judges.iter_rows():
-        rows = own.filter(scorer=scorer, explainer=explainer)
-        method = methods[scorer]
-        found[judge(scorer, explainer)] = charts.distribution(rows, main_metrics(view)[scorer], method.chance)
-    return found
-
-
-@published
-def by_density(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
-    """Mean score of latents that fire about as often, by explainer, a line a scorer."""
-    latents = view.latents.select("dictionary", "latent", "density")
-    place = ((pl.col("density").log10() / _DECADE).floor() + 0.5) * _DECADE
-    value = pl.col("value")
-    rows = (
-        view.scores.filter(pl.col("control").is_null(), pl.col("dictionary") == dictionary, is_main(view))
-        .select("dictionary", "latent", "explainer", "scorer", "value")
-        .join(latents, on=["dictionary", "latent"])
-        .filter(value.is_not_null(), pl.col("density") > 0)
-        .group_by("explainer", "scorer", place.alias("density"))
-        .agg(mean=value.mean(), deviation=value.std(), latents=pl.len())
-        .collect(engine="streaming")
-    )
-    half = pl.Series(mean_half_width(rows["deviation"].to_numpy(), rows["latents"].cast(pl.Float64).to_numpy()))
-    ended = rows.with_columns(low=rows["mean"] - half.fill_nan(None), high=rows["mean"] + half.fill_nan(None))
-    return _by_explainer(ended, "density", "log10 of density")
-
-
-@published
-def by_decile(view: View, dictionary: str) -> dict[str, alt.LayerChart]:
-    """Mean score of windows of one decile of activation against all others, by explainer, a line a scorer."""
-    rows = own_means(view, by="decile", metric=MAIN).filter(dictionary=dictionary)
-    return _by_explainer(rows.with_columns(pl.col("decile") + 1), "decile", "decile of activation, 1 the weakest")
-
-
-def _by_explainer(rows: pl.DataFrame, place: str, title: str) -> dict[str, alt.LayerChart]:
-    shown = rows.drop_nulls("mean").select("explainer", "scorer", place, "mean", "low", "high", "latents")
-    return {
-        str(name): charts.along(own.drop("explainer"), place, title)
-        for (name,), own in shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True).items()
-    }
-
-
-@published
-def agreements(view: View, dictionary: str) -> list[alt.LayerChart]:
+def agreements(view: View, dictionary: str) -> list[figures.Figure]:
     """How far scorers agree: a matrix for each explainer."""
     try:
         rows = agreements_of(view, dictionary=dictionary)
     except LakeError:  # of no two scorers
         return []
-    return charts.matrices(rows)
+    return figures.agreements(rows)
 
 
 @published
@@ -197,9 +133,9 @@ def read_ahead(view: View) -> None:
     if view.study is None:
         return
     dictionary = next(iter(choices_of(view)["dictionaries"]))
-    for whole in (facts, board, spent):
+    for whole in (facts, board, spent, comparisons):
         _tried(whole, view)
-    for part in (firing, against_controls, distributions, by_density, by_decile, agreements):
+    for part in (firing, means, distributions, by_density, by_decile, agreements):
         _tried(part, view, dictionary)
 
 
@@ -207,8 +143,3 @@ def _tried(read: Callable[..., object], *arguments: object) -> None:
     """What is not there yet is said to who asks for it."""
     with suppress(LakeError):
         read(*arguments)
-
-
-def judge(scorer: str, explainer: str) -> str:
-    """A scorer and whose explanations it judges, in words."""
-    return scorer if explainer == NONE else f"{scorer} · {explainer}"

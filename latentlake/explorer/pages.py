@@ -8,15 +8,19 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import marimo as mo
+import polars as pl
 from markupsafe import Markup
 
-from latentlake import charts
+from latentlake.charts.drawing import bare
+from latentlake.charts.scores import WHOSE
+from latentlake.console import with_interval
 from latentlake.errors import LatentlakeError
 from latentlake.explorer import browsing, latent, overview
 from latentlake.explorer.address import ORDERS, PAGES, SHOWN, WHICH, Asked, link, require
 from latentlake.explorer.html import render
+from latentlake.pages.compared import Compared
+from latentlake.pages.figures import Figure
 from latentlake.reading.results import choices_of
-from latentlake.scorers import NONE
 
 if TYPE_CHECKING:
     from latentlake.reading.view import View
@@ -31,7 +35,8 @@ _ORDERS = {
     "strong": "strongest first",
     "latent": "by number",
 }
-
+# what a pair's numbers of latents are called, by what is compared
+_PAIRS = {"directions": ("same partner", "shared"), "activations": ("aligned", "similar")}
 _WIDTH = 320  # of a chart, pixels: a phone's
 
 P = ParamSpec("P")
@@ -71,12 +76,11 @@ def facts(view: View) -> str:
 @careful
 def firing(view: View, dictionary: str) -> str:
     """How often latents fire, with links to the overviews of the other dictionaries."""
-    figures = [("", _figure(each)) for each in overview.firing(view, dictionary)]
     several = list(choices_of(view)["dictionaries"])
     choice = render("choice", names=several, chosen=dictionary) if len(several) > 1 else ""
     return choice + _figures(
         "How often latents fire",
-        figures,
+        overview.firing(view, dictionary),
         "No latents are published yet.",
     )
 
@@ -84,28 +88,21 @@ def firing(view: View, dictionary: str) -> str:
 @careful
 def scores(view: View, dictionary: str) -> str:
     """Scores beside the controls: means and distributions."""
-    means, every = overview.against_controls(view, dictionary), overview.distributions(view, dictionary)
-    figures = [(name, _figure(each)) for name, each in {**means, **every}.items()]
     return _figures(
         "Scores against controls",
-        figures,
+        [*overview.means(view, dictionary), *overview.distributions(view, dictionary)],
         "No scores are published yet.",
         said="Each scorer in its main metric, a score a latent. Dashed: chance.",
-        legend=charts.WHOSE,
+        legend=WHOSE,
     )
 
 
 @careful
 def where(view: View, dictionary: str) -> str:
     """Where scores are high: by density, and by decile of activation."""
-    figures = [
-        ("no explanation judged" if name == NONE else f"explainer {name}", _figure(each))
-        for found in (overview.by_density(view, dictionary), overview.by_decile(view, dictionary))
-        for name, each in found.items()
-    ]
     return _figures(
         "Where scores are high",
-        figures,
+        [*overview.by_density(view, dictionary), *overview.by_decile(view, dictionary)],
         "No scores are published yet.",
         said="By how often latents fire, and by decile of activation: windows of one decile against those in which the latent "
         "does not fire.",
@@ -115,8 +112,43 @@ def where(view: View, dictionary: str) -> str:
 @careful
 def agreements(view: View, dictionary: str) -> str:
     """How far scorers agree."""
-    figures = [("", _figure(each, None)) for each in overview.agreements(view, dictionary)]
-    return _figures("Scorers against each other", figures, "No two scorers have scored the same latents yet.")
+    found = overview.agreements(view, dictionary)
+    return _figures("Scorers against each other", found, "No two scorers have scored the same latents yet.")
+
+
+@careful
+def comparisons(view: View) -> str:
+    """Dictionaries held against one another, where the study compares any."""
+    return "".join(_compared(each) for each in overview.comparisons(view))
+
+
+def _compared(found: Compared) -> str:
+    title = f"Dictionaries compared: {found.name}"
+    table = render("table", title=title, said=found.said, rows=_pairs(found), otherwise="They are not compared yet.")
+    return table + (_figures("", found.figures, "") if found.figures else "")
+
+
+def _pairs(found: Compared) -> pl.DataFrame:
+    """Pairs in figures, without what is not compared."""
+    pairs, similar = _PAIRS[found.by]
+    is_about = pl.lit(found.by == "directions") & ~pl.col("is_exact") & pl.col("error").is_null()
+    about = pl.when(is_about).then(pl.lit("≈")).otherwise(pl.lit(""))
+    wide = found.rows.select(
+        "pair",
+        *(with_interval(way, f"{way}_low", f"{way}_high") for way in ("decoder", "encoder", "activations")),
+        pl.format("{}{}", about, "pairs").alias(pairs),
+        pl.col("similar").alias(similar),
+        "share",
+        of_those_that_fire="share_firing",
+        explainer="explainer",
+        explanations=with_interval("explanations", "explanations_low", "explanations_high"),
+        exchanged="explanations_shuffled",
+        own_above_it=with_interval(*(f"explanations_difference{end}" for end in ("", "_low", "_high"))),
+        error=pl.col("error").str.replace_all("_", " "),
+    )
+    return wide.select(name for name in wide.columns if wide[name].count()).rename(
+        {"activations": "tokens in common"}, strict=False
+    )
 
 
 @careful
@@ -287,17 +319,18 @@ def _why(view: View, asked: Asked) -> str:
 
 def _figures(
     title: str,
-    figures: Sequence[tuple[str, str]],
+    figures: Sequence[Figure],
     otherwise: str,
     said: str = "",
     legend: Mapping[str, str] | None = None,
 ) -> str:
-    return render("figures", title=title, figures=figures, otherwise=otherwise, said=said, legend=legend)
+    shown = [(each.title, _chart(each)) for each in figures]
+    return render("figures", title=title, figures=shown, otherwise=otherwise, said=said, legend=legend)
 
 
-def _figure(chart: Any, width: int | None = _WIDTH) -> Markup:
+def _chart(figure: Figure) -> Markup:
     """A chart as HTML, which is not escaped again."""
-    return Markup(mo.as_html(charts.bare(chart, width)).text)
+    return Markup(mo.as_html(bare(figure.chart, None if figure.is_fixed else _WIDTH)).text)
 
 
 def _sentence(error: Exception) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from marimo import create_asgi_app
 
-from latentlake import charts
+from latentlake.charts.latents import histogram
+from latentlake.charts.svg import inline
 from latentlake.explorer import opened, overview, pages  # noqa: F401  pages: so that no session waits for what they import
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _APP = Path(__file__).with_name("app.py")
 def served(view: View, embedder: Callable[[], Embedder]) -> Any:
     """The explorer of a view as an ASGI app. ``embedder``: as `opened.show` takes it."""
     opened.show(view, embedder)
-    charts.inline(charts.histogram([1]))  # the first picture takes half a second longer than others
+    inline(histogram([1]))  # the first picture takes half a second longer than others
     return create_asgi_app(quiet=True, include_code=False).with_app(path="", root=str(_APP)).build()
 
 

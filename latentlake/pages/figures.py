@@ -1,32 +1,52 @@
-"""Pictures of what came out over all latents, as HTML: counted by queries that hold a few rows of a million latents."""
+"""Pictures of what came out over all latents, for the report and the explorer: counted by queries that hold a few rows of a
+million latents."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
 from polars import selectors
 
-from latentlake import charts
-from latentlake.measures.aggregates import MAIN, aggregates, is_main, main_metrics
+from latentlake.charts import agreements as matrices_of
+from latentlake.charts import comparisons as pairs_of
+from latentlake.charts import latents as firing_of
+from latentlake.charts import scores as scores_of
+from latentlake.charts.drawing import bare
+from latentlake.charts.svg import inline
+from latentlake.measures.aggregates import MAIN, aggregates, is_main, main_metrics, own_means
+from latentlake.measures.comparing import told
 from latentlake.measures.metrics import mean_half_width
-from latentlake.reading.results import Results
+from latentlake.reading.results import Results, choices_of
 from latentlake.registry import SCORERS
 from latentlake.scorers import NONE
+
+if TYPE_CHECKING:
+    import altair as alt
 
 _DIGITS = (
     10  # of means: the last ones of sums change with the order in which they are summed; of fewer, ties are common
 )
 _FEWEST = 4  # latents of which a mean is shown: of fewer the interval says nothing
+_MOST = 60  # pairs that have a line each: of more, the maps say what can be seen
 _DECADE = 0.5  # of log10 density: latents that fire about as often
 
 
 class Figure(NamedTuple):
-    """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own."""
+    """A picture, and what it shows in words. ``is_wide``: whether it has a row of its own; ``is_fixed``: whether it is as wide as
+    its cells are, however wide the page."""
 
-    svg: Markup
+    chart: alt.Chart | alt.LayerChart
     title: str
     is_wide: bool = False
+    is_fixed: bool = False
+
+    @property
+    def svg(self) -> Markup:
+        """The picture as it stands in HTML."""
+        return Markup(inline(bare(self.chart)))
 
 
 def firing(results: Results, dictionary: str) -> list[Figure]:
@@ -35,29 +55,36 @@ def firing(results: Results, dictionary: str) -> list[Figure]:
     if rows.head(1).collect().is_empty():
         return []
     return [
-        _figure(charts.triage(rows), "latents by triage"),
-        _figure(charts.density(rows), "how often latents fire, by triage"),
+        Figure(firing_of.triage(rows), "latents by triage"),
+        Figure(firing_of.density(rows), "how often latents fire, by triage"),
     ]
 
 
 def means(results: Results, dictionary: str) -> list[Figure]:
-    """Mean scores beside the controls'."""
-    rows = aggregates(results, metric=MAIN).filter(dictionary=dictionary)
-    return [_figure(charts.means(steady(rows)), "mean scores and controls")] if rows["mean"].count() else []
+    """Mean scores beside the controls', by metric: they are not of one scale."""
+    rows = aggregates(results, metric=MAIN).filter(pl.col("mean").is_not_null(), dictionary=dictionary)
+    parts = steady(rows).sort("metric", maintain_order=True).partition_by("metric", as_dict=True, maintain_order=True)
+    return [
+        Figure(
+            scores_of.means(own),
+            "mean scores and controls" if len(parts) == 1 else f"means and controls, {metric_name(metric)}",
+        )
+        for (metric,), own in parts.items()
+    ]
 
 
-def distributions(results: Results, choices: Mapping[str, Any], dictionary: str) -> list[Figure]:
+def distributions(results: Results, dictionary: str) -> list[Figure]:
     """Scores over latents beside the controls', by scorer and explainer."""
     own = results.scores.filter(pl.col("value").is_not_null(), is_main(results), dictionary=dictionary)
     own = own.select("explainer", "scorer", "control", "metric", "value")
     judges = own.select("scorer", "explainer").unique().collect(engine="streaming").sort("scorer", "explainer")
-    metrics = main_metrics(results)
+    metrics, scorers = main_metrics(results), choices_of(results)["scorers"]
     return [
-        _figure(
-            charts.distribution(
+        Figure(
+            scores_of.distribution(
                 own.filter(scorer=scorer, explainer=explainer),
                 metrics[scorer],
-                SCORERS[choices["scorers"][scorer]["method"]].chance,
+                SCORERS[scorers[scorer]["method"]].chance,
             ),
             judge(scorer, explainer),
         )
@@ -67,7 +94,7 @@ def distributions(results: Results, choices: Mapping[str, Any], dictionary: str)
 
 def by_decile(results: Results, dictionary: str) -> list[Figure]:
     """Mean score of windows of one decile of activation against all others, by explainer, a line a scorer."""
-    rows = aggregates(results, by="decile", metric=MAIN).filter(pl.col("control").is_null(), dictionary=dictionary)
+    rows = own_means(results, by="decile", metric=MAIN).filter(dictionary=dictionary)
     shown = rows.with_columns(pl.col("decile") + 1)
     return list(_by_explainer(shown, "decile", "decile of activation, 1 the weakest", "score by decile"))
 
@@ -92,19 +119,37 @@ def by_density(results: Results, dictionary: str) -> list[Figure]:
     return list(_by_explainer(ended, "density", "log10 of density", "score by how often latents fire"))
 
 
-def agreements(results: Results, dictionary: str) -> list[Figure]:
-    """How far scorers agree: a matrix for each explainer."""
-    rows = results.agreements.filter(dictionary=dictionary).collect().sort("explainer", "scorer", "other")
+def agreements(rows: pl.DataFrame) -> list[Figure]:
+    """Rows of `agreements` of one dictionary: how far scorers agree, a matrix for each explainer."""
     named = rows.filter(pl.col("explainer") != NONE)["explainer"].unique().sort().to_list() or [NONE]
     if rows.is_empty():
         return []
     titles = (f"agreement of scorers of {name}" if name != NONE else "agreement of scorers" for name in named)
-    return [_figure(chart, title, is_wide=True) for chart, title in zip(charts.matrices(rows), titles, strict=True)]
+    return [
+        Figure(chart, title, is_wide=True, is_fixed=True)
+        for chart, title in zip(matrices_of.matrices(rows), titles, strict=True)
+    ]
+
+
+def comparisons(sums: pl.DataFrame, alike: pl.DataFrame) -> list[Figure]:
+    """Rows of `comparisons` and of `similarities` of one comparison: maps of dictionaries, of more than two, and explanations of
+    aligned latents beside those with partners exchanged."""
+    several = sums["pair"].n_unique() > 1
+    maps = pairs_of.nearness_maps(sums) | pairs_of.explanation_maps(alike) if several else {}
+    figures = [Figure(chart, title, is_fixed=True) for title, chart in maps.items()]
+    if 0 < told(alike)["mean"].count() <= _MOST:
+        figures.append(Figure(pairs_of.likeness(alike), "explanations beside their partner’s, and another’s"))
+    return figures
 
 
 def judge(scorer: str, explainer: str) -> str:
     """A scorer and whose explanations it judges, in words."""
     return scorer if explainer == NONE else f"{scorer} of {explainer}"
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    return {"auroc": "AUROC"}.get(metric, metric.replace("_", " "))
 
 
 def steady(rows: pl.DataFrame) -> pl.DataFrame:
@@ -118,8 +163,4 @@ def _by_explainer(rows: pl.DataFrame, place: str, axis: str, title: str) -> Iter
     parts = shown.sort("explainer", "scorer", place).partition_by("explainer", as_dict=True, maintain_order=True)
     for (name,), own in parts.items():
         whose = "" if name == NONE else f", {name}"
-        yield _figure(charts.along(own.drop("explainer"), place, axis), f"{title}{whose}")
-
-
-def _figure(chart: Any, title: str, is_wide: bool = False) -> Figure:
-    return Figure(Markup(charts.inline(charts.bare(chart))), title, is_wide)
+        yield Figure(scores_of.along(own.drop("explainer"), place, axis), f"{title}{whose}")

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from latentlake import charts
+from latentlake.charts.latents import histogram
+from latentlake.charts.svg import inline
 from latentlake.measures.aggregates import whose
 from latentlake.pages.judged import judged_windows
 from latentlake.pages.rendering import render, short
@@ -32,28 +33,30 @@ class Depth:
     """How much a page shows; None: all there is.
 
     ``windows``: of each decile; ``judged``: windows, the most misjudged first; ``tokens``: of each list; ``neighbours``;
-    ``prompts``: of each intervention; ``is_traced``: whether hypotheses, lineage and costs are there. Of long lists the first
-    ``at_once`` are seen at once, and the others when they are asked for.
+    ``partners``: in other dictionaries; ``prompts``: of each intervention; ``is_traced``: whether hypotheses, lineage and costs
+    are there. Of long lists the first ``at_once`` are seen at once, and the others when they are asked for.
     """
 
     windows: int | None = None
     judged: int | None = None
     tokens: int = 10
     neighbours: int | None = None
+    partners: int | None = None
     prompts: int | None = None
     is_traced: bool = True
     at_once: int = 3
 
 
 FULL = Depth()
-BRIEF = Depth(windows=1, judged=4, tokens=6, neighbours=3, prompts=2, is_traced=False)
+BRIEF = Depth(windows=1, judged=4, tokens=6, neighbours=3, partners=4, prompts=2, is_traced=False)
 
 
-def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionary, latent: None) -> str:
+def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionary, latent: None, level: int = 2) -> str:
     """The page of a latent as an HTML element ``article``, to be shown under `latentlake.pages.style`.
 
-    ``link``: where pages of other latents are. Whatever is missing (a latent that was not chosen, an explanation that failed, a
-    stage that was not run yet) is said in its place.
+    ``link``: where pages of other latents are. ``level``: of its heading, below which its parts have theirs.
+    Whatever is missing (a latent that was not chosen, an explanation that failed, a stage that was not run yet) is said in its
+    place.
     """
     row = found.latents.row(0, named=True) if found.latents.height else None
     peak = row["max_activation"] if row else 0.0
@@ -61,6 +64,7 @@ def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionar
         "latent.html",
         dictionary=found.dictionary,
         latent=found.latent,
+        level=level,
         coder=_first(found.dictionaries),
         row=row,
         histogram=_histogram(row),
@@ -75,9 +79,16 @@ def latent_html(found: Trace, depth: Depth = FULL, link: Link = lambda dictionar
             {**each, "link": link(found.dictionary, each["neighbour"])}
             for each in found.neighbours.head(depth.neighbours or found.neighbours.height).iter_rows(named=True)
         ],
+        partners={"n": found.partners.height, "shown": _partners(found.partners, depth.partners, link)},
         at_once=depth.at_once,
         traced=_traced(found) if depth.is_traced else None,
     )
+
+
+def _partners(partners: pl.DataFrame, most: int | None, link: Link) -> list[Row]:
+    """Partners in other dictionaries, nearest first, each with the address of its page."""
+    shown = partners.head(partners.height if most is None else most)
+    return [{**each, "link": link(each["other"], each["partner"])} for each in shown.iter_rows(named=True)]
 
 
 def _first(rows: pl.DataFrame) -> Row | None:
@@ -86,7 +97,7 @@ def _first(rows: pl.DataFrame) -> Row | None:
 
 def _histogram(row: Row | None) -> Markup:
     """How often the latent fires how strongly; nothing for one that never does."""
-    return Markup(charts.inline(charts.histogram(row["histogram"]))) if row and any(row["histogram"]) else Markup("")
+    return Markup(inline(histogram(row["histogram"]))) if row and any(row["histogram"]) else Markup("")
 
 
 def _explanations(found: Trace) -> Iterator[Row]:

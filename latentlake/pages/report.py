@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
 from typing import Any, NamedTuple
@@ -12,9 +12,10 @@ import polars as pl
 import yaml
 from markupsafe import Markup
 
-from latentlake import charts
+from latentlake.charts.scores import WHOSE
 from latentlake.measures.aggregates import MAIN, OWN, aggregates, is_main, whose
 from latentlake.pages import document, figures
+from latentlake.pages.compared import compared
 from latentlake.pages.latent import BRIEF, Row, latent_html
 from latentlake.pages.rendering import render
 from latentlake.reading.picks import Judge, Picks, picks, ranking
@@ -78,8 +79,9 @@ def report(results: Results) -> Made:
         firing=[(name, figures.firing(results, name)) for name in choices["dictionaries"]],
         scores=scores,
         controls=_controls(choices),
-        legend=[(said, charts.WHOSE[said]) for said in charts.WHOSE if said in {OWN, *scores["controls"]}],
+        legend=[(said, WHOSE[said]) for said in WHOSE if said in {OWN, *scores["controls"]}],
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
+        comparisons=compared(results),
         judge=of.judge,
         ranked=_ranked(of.judge),
         groups=list(_groups(of, chosen)),
@@ -175,6 +177,7 @@ def _scores(of: _Of) -> Row:
         "rows": [
             {
                 **row,
+                "metric": figures.metric_name(row["metric"]),
                 "judge": figures.judge(row["scorer"], row["explainer"]),
                 "beside": [beside.get((*(row[name] for name in keys), each)) for each in controls],
             }
@@ -193,10 +196,10 @@ def _pictures(of: _Of, dictionary: str) -> list[figures.Figure]:
     results = of.results
     return [
         *figures.means(results, dictionary),
-        *figures.distributions(results, of.choices, dictionary),
+        *figures.distributions(results, dictionary),
         *figures.by_decile(results, dictionary),
         *figures.by_density(results, dictionary),
-        *figures.agreements(results, dictionary),
+        *figures.agreements(results.agreements.filter(dictionary=dictionary).collect()),
     ]
 
 
@@ -204,14 +207,14 @@ def _ranked(judge: Judge | None) -> str:
     """By what latents are ranked, in words."""
     if judge is None:
         return ""
-    metric = {"auroc": "AUROC"}.get(judge.metric, judge.metric.replace("_", " "))
-    return f"{metric} of {figures.judge(judge.scorer, judge.explainer)}"
+    return f"{figures.metric_name(judge.metric)} of {figures.judge(judge.scorer, judge.explainer)}"
 
 
 def _groups(of: _Of, chosen: Mapping[str, Picks]) -> Iterator[Row]:
     """The pages of latents, each once, under the first reason for which it is shown."""
+    shown = {(name, latent) for name, own in chosen.items() for latent in own.shown}
     for name, own in chosen.items():
-        pages = _pages(of, name, own.shown)
+        pages = _pages(of, name, own.shown, shown)
         for kind, title, latents in (
             ("best", "best explained", own.best),
             ("worst", "worst explained", own.worst),
@@ -228,16 +231,15 @@ def _groups(of: _Of, chosen: Mapping[str, Picks]) -> Iterator[Row]:
                 }
 
 
-def _pages(of: _Of, dictionary: str, latents: Sequence[int]) -> dict[int, Markup]:
-    """The page of each latent, with links to those that are shown."""
-    shown = set(latents)
+def _pages(of: _Of, dictionary: str, latents: Sequence[int], shown: Set[tuple[str, int]]) -> dict[int, Markup]:
+    """The page of each latent, with links to those that are shown, of other dictionaries too."""
 
     def link(dictionary: str, latent: int) -> str | None:
-        return f"#{dictionary}-{latent}" if latent in shown else None
+        return f"#{dictionary}-{latent}" if (dictionary, latent) in shown else None
 
     parts = [latents[start : start + _AT_ONCE] for start in range(0, len(latents), _AT_ONCE)]
     return {
-        found.latent: Markup(latent_html(found, BRIEF, link))
+        found.latent: Markup(latent_html(found, BRIEF, link, level=3))
         for part in parts
         for found in traces(of.results, dictionary, part)
     }

@@ -9,6 +9,7 @@ import polars as pl
 from latentlake.catalog import DROPPED, PUBLISHED
 from latentlake.errors import LakeError, nearest
 from latentlake.measures.aggregates import is_main
+from latentlake.measures.comparing import pairs_with, partners
 from latentlake.reading.called import with_calls
 from latentlake.reading.results import Results, choices_of
 from latentlake.reading.view import View
@@ -29,7 +30,8 @@ class Trace:
     1 - AUROC, null of an intruder. ``hypotheses``: with the call of each. A call is null where none was made; ``prompt_text`` is
     its whole prompt, ``asset`` and ``launch`` are who first made it. ``examples``: the latent's windows in all samples, with the
     ``file`` and the ``documents`` that they are text of. ``latents``, ``logits``: the latent's row. ``neighbours``: nearest
-    first, with the ``explanation`` of each by the first explainer that has one. ``continuations``: what the subject says under
+    first, with the ``explanation`` of each by the first explainer that has one. ``partners``: of other dictionaries, likewise, as
+    `latentlake.measures.comparing.partners` has them. ``continuations``: what the subject says under
     pushes by the latent. ``costs``: of the calls that were first made for the latent, by asset: ``calls``, tokens, ``seconds``
     and ``price``.
     ``versions``: the rows of ``partitions`` under which all this is published, of shards only those of the windows.
@@ -45,6 +47,7 @@ class Trace:
     latents: pl.DataFrame
     logits: pl.DataFrame
     neighbours: pl.DataFrame
+    partners: pl.DataFrame
     continuations: pl.DataFrame
     dictionaries: pl.DataFrame
     subject: pl.DataFrame
@@ -122,7 +125,8 @@ def _own(
         "examples": examples,
         "latents": rows("latents"),
         "logits": rows("logits"),
-        "neighbours": neighbours.join(_first_said(said, choices), on="neighbour", how="left", maintain_order="left"),
+        "neighbours": _with_said(neighbours, {"dictionary": "dictionary", "neighbour": "latent"}, said, choices),
+        "partners": _partners(results, choices, concerned, latents),
         "continuations": continuations,
         "costs": _costs(results, concerned["dictionary"], latents, [judgements, hypotheses, continuations]),
     }
@@ -139,6 +143,7 @@ def _concerned(
     """The values of partition columns under which what is asked about lies."""
     explainers, scorers = _methods(choices, explainer, scorer)
     settings = _settings(choices, explainers, scorers)
+    pairs = pairs_with(choices, dictionary)
     width = _width(results, choices, dictionary, latents)
     return {
         "dictionary": [dictionary],
@@ -148,6 +153,8 @@ def _concerned(
         "llm": _models(choices, settings),
         "intervention": _interventions(settings),
         "width": [width],
+        "comparison": list(pairs),
+        "pair": sorted({pair for own in pairs.values() for pair in own}),
     }
 
 
@@ -170,11 +177,32 @@ def _nearness() -> pl.Expr:
     return pl.coalesce("decoder_cosine", "encoder_cosine", "jaccard")
 
 
-def _first_said(said: pl.DataFrame, choices: Mapping[str, Any]) -> pl.DataFrame:
-    """Of each latent the explanation of the first explainer, in the order of the study, that has one."""
+def _with_said(
+    rows: pl.DataFrame, keys: Mapping[str, str], said: pl.DataFrame, choices: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Rows that name a latent of a dictionary, with the ``explanation`` of it by the first explainer, in the order of the study,
+    that has one. ``keys``: the columns in which it is named, and those of explanations."""
     order = {name: place for place, name in enumerate(choices["explainers"])}
     there = said.drop_nulls("explanation").sort(pl.col("explainer").replace_strict(order, return_dtype=pl.Int64))
-    return there.unique("latent", keep="first", maintain_order=True).select("explanation", neighbour="latent")
+    first = there.unique(list(keys.values()), keep="first", maintain_order=True).select(*keys.values(), "explanation")
+    return rows.join(first, left_on=list(keys), right_on=list(keys.values()), how="left", maintain_order="left")
+
+
+def _partners(
+    results: Results, choices: Mapping[str, Any], concerned: Mapping[str, list[Any]], latents: Sequence[int]
+) -> pl.DataFrame:
+    """The partners of latents in other dictionaries, with what is said of each."""
+    (dictionary,) = concerned["dictionary"]
+    found = partners(results, concerned["comparison"], concerned["pair"], dictionary, latents)
+    if found.is_empty():
+        return found.with_columns(explanation=pl.lit(None, pl.String))
+    others = found["other"].unique().to_list()
+    opened = _rows(results, "dictionaries", {"dictionary": others}).select("width", other="dictionary").collect()
+    block = pl.col("partner").cast(pl.Int64) * choices["blocks"] // pl.col("width")
+    blocks = found.join(opened, on="other").select(block.unique()).to_series().to_list()
+    of = {"dictionary": others, "block": blocks, "explainer": concerned["explainer"]}
+    said = _rows(results, "explanations", of, found["partner"].unique().to_list()).collect()
+    return _with_said(found, {"other": "dictionary", "partner": "latent"}, said, choices)
 
 
 def _costs(

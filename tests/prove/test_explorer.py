@@ -64,7 +64,7 @@ def opened(chromium: Browser, width: int = 1400, scheme: str = "light") -> Itera
 
 
 def heading(page: Page) -> str:
-    return " ".join(page.locator(".ll-latent h2").inner_text().split())
+    return " ".join(page.locator(".ll-title").inner_text().split())
 
 
 def test_the_explorer_is_a_place_to_look_around(chromium: Browser, materialized: Workbench) -> None:
@@ -93,9 +93,9 @@ def test_the_explorer_is_a_place_to_look_around(chromium: Browser, materialized:
 
         sent = page.url
         page.keyboard.press("Shift+ArrowRight")
-        expect(page.locator(".ll-latent h2")).not_to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
+        expect(page.locator(".ll-title")).not_to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
         page.go_back()
-        expect(page.locator(".ll-latent h2")).to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
+        expect(page.locator(".ll-title")).to_have_text(re.compile(rf"\b{row['latent']}\s*$"))
         page.go_back()
         expect(page.locator(".llx-by-words input")).to_have_value(row["explanation"])
         with opened(chromium) as (other, _):
