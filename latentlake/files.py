@@ -104,12 +104,12 @@ def require_room(folder: Path, overwrite: bool, mark: str) -> None:
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """A new folder beside the one that is wanted, moved into its place at the end; after a failure nothing is left of it, and
-    what was there before stands.
+    what was there before stands. A link to a folder stays one.
 
     Raises:
         LakeError: it cannot be written.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     made, old = (folder.with_name(f".{folder.name}.{what}.{os.getpid()}") for what in ("new", "old"))
     try:
         made.mkdir(parents=True)

@@ -79,7 +79,12 @@ class Neuronpedia(Form):
                 numbers[said.source, said.latent, said.explainer] += 1
                 n = numbers[said.source, said.latent, said.explainer]
                 label = said.explainer if n == 1 else f"{said.explainer} {n}"
-                names[str(row.get("id"))] = said.source, label, said.latent
+                if (own := row.get("id")) is not None:
+                    if str(own) in names:
+                        raise InputError(
+                            f"{place}, field 'id': {own!r:.50} is another explanation too; leave one of them"
+                        )
+                    names[str(own)] = said.source, label, said.latent
                 yield Said(said.source, label, said.latent, said.explanation, place, said.extra)
         for file in _batches(path, "scores") if path.is_dir() else []:
             for place, row in read_lines(file):
