@@ -379,6 +379,38 @@ def test_a_feature_is_what_the_tables_say(tmp_path: Path) -> None:
     assert {name: row[name] for name in known} == known
 
 
+MUST = {  # what Neuronpedia's database has no default for
+    "model": {"id", "creatorId", "layers", "neuronsPerLayer", "owner"},
+    "release": {"name", "description", "creatorName", "creatorId"},
+    "sourceset": {"modelId", "name", "description", "creatorName", "creatorId"},
+    "source": {"id", "modelId", "setName", "creatorId"},
+    "explanation_type": {"name", "displayName", "description", "creatorName", "creatorId"},
+    "explanation_model_type": {"name", "displayName", "description", "creatorName"},
+    "explanation_score_type": {"name", "displayName", "description", "creatorName", "creatorId"},
+    "explanation_score_model": {"name", "displayName", "description", "creatorName"},
+}
+
+
+def test_what_rows_are_of_is_known_before_them(odd: Workbench, tmp_path: Path) -> None:
+    export(odd.view(), "neuronpedia", tmp_path / "out")
+    source = tmp_path / "out" / "model" / "1-one"
+    found = {path.stem: lines_of(path) for path in [*source.glob("*.jsonl"), *(tmp_path / "out" / "config").iterdir()]}
+    assert found.keys() == MUST.keys()
+    for table, rows in found.items():
+        assert all(row.keys() >= MUST[table] and None not in [row[name] for name in MUST[table]] for row in rows), table
+    (model,), (release,), (of_set,), (coder,) = (found[name] for name in ("model", "release", "sourceset", "source"))
+    assert of_set["releaseName"] == release["name"]
+    assert (of_set["modelId"], coder["modelId"]) == (model["id"], model["id"])
+    assert (coder["setName"], coder["num_tokens_in_prompt"], coder["dataset"]) == (of_set["name"], 65, "docs")
+    for kind in ("features", "activations", "explanations"):
+        rows = lines_of(source / kind / "batch-0.jsonl.gz")
+        assert {(row["modelId"], row["layer"]) for row in rows} == {(model["id"], coder["id"])}
+    said = lines_of(source / "explanations" / "batch-0.jsonl.gz")
+    types, models = ({row["name"] for row in found[f"explanation_{kind}"]} for kind in ("type", "model_type"))
+    assert {row["typeName"] for row in said} <= types
+    assert {row["explanationModelName"] for row in said} - {None} <= models
+
+
 def test_batches_hold_so_many_rows(tmp_path: Path) -> None:
     export(lake_of([str(n) for n in range(1025)]), "neuronpedia", tmp_path / "out")
     source = tmp_path / "out" / "a-model" / "3-one"
