@@ -274,6 +274,17 @@ def test_an_export_is_whole_or_not_there(odd: Workbench, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_another_wrote_meanwhile_stands(odd: Workbench, tmp_path: Path) -> None:
+    def slowly(parts: Any) -> Iterator[Any]:
+        write(tmp_path / "out", {"theirs.json": "theirs"})
+        yield from parts
+
+    with pytest.raises(LakeError, match=r"somebody else wrote into .*out meanwhile"):
+        export(odd.view(), "paper", tmp_path / "out", watch=slowly)
+    assert files_of(tmp_path / "out") == {"theirs.json": b'"theirs"'}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_lake_without_explanations_says_so(tmp_path: Path) -> None:
     bare = lake_of([])
     with pytest.raises(LakeError, match="there is nothing to export: here holds no explanation by default of one"):
