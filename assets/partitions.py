@@ -1,5 +1,7 @@
 """The flow's dimensions as Dagster partitions, and its one rule of inputs as partition mappings."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from latentlake.flow import Flow, Input, Stage
@@ -40,7 +42,7 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
     if only and above == stage.dimensions:  # the others do not depend on it
         return dg.StaticPartitionMapping({key: key for (keys,) in [only.values()] for key in keys})
     if set(above) == set(stage.dimensions):
-        return dg.IdentityPartitionMapping()
+        return _whole_along(source, above) if source.keys else dg.IdentityPartitionMapping()
     if len(stage.dimensions) == 1 and stage.dimensions[0] in above:
         return dg.MultiToSingleDimensionPartitionMapping(stage.dimensions[0])
     if len(above) == 1:
@@ -56,6 +58,18 @@ def mapping_of(flow: Flow, stage: Stage, source: Input) -> dg.PartitionMapping |
             if dimension in stage.dimensions
             else dg.DimensionPartitionMapping(next(free), dg.AllPartitionMapping())
             for dimension in above
+        }
+    )
+
+
+def _whole_along(source: Input, dimensions: Sequence[str]) -> dg.PartitionMapping:
+    """The same key along each dimension, but all keys along those of which the input says what is read."""
+    return dg.MultiPartitionMapping(
+        {
+            name: dg.DimensionPartitionMapping(
+                name, dg.AllPartitionMapping() if name in source.keys else dg.IdentityPartitionMapping()
+            )
+            for name in dimensions
         }
     )
 

@@ -5,9 +5,10 @@ each choice that one may want to make otherwise.
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from math import ceil
 from os.path import relpath
 from pathlib import Path
@@ -19,7 +20,7 @@ from latentlake import corpora, corpus
 from latentlake.coders.opening import Source, facts, format_of, locate
 from latentlake.coders.parameters import TRANSCODERS, Facts
 from latentlake.engines import checkpoint
-from latentlake.errors import InputError
+from latentlake.errors import InputError, StudyError
 from latentlake.hookpoints import guessed, neutral, site_of
 from latentlake.origins import Origins
 from latentlake.sections.corpus import Source as TextSource
@@ -78,22 +79,38 @@ def begin(wanted: Wanted, out: Path, cache: Path, force: bool = False) -> Draft:
     ``cache``: remembers what files hold, for the runs that follow.
 
     Raises:
-        InputError: there is such a file; a checkpoint or the model cannot be read; a coder does not fit the model; or nothing
-            says what it reads.
+        InputError: there is such a file, or it cannot be written; a checkpoint or the model cannot be read; a coder does not fit
+            the model; or nothing says what it reads.
+        StudyError: what is wanted makes no study.
     """
+    if wanted.latents < 1:
+        raise InputError(f"{wanted.latents} latents of each coder were to be asked about; --latents takes 1 or more")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file with --out")
     if out.exists() and not force:
         raise InputError(f"{out} is there already; name another file with --out, or let it be overwritten with --force")
     home = out.resolve().parent
     if not home.is_dir():
         raise InputError(f"there is no folder {home}; make it, or name another file with --out")
-    coders = {_name_of(each.reference, wanted.checkpoint): each for each in _coders(wanted)}
+    coders = _named(_coders(wanted), wanted.checkpoint)
     text = "\n".join(_lines(wanted, coders, home)) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=home, prefix=".draft-", suffix=".yaml", encoding="utf-8") as aside:
-        aside.write(text)
-        aside.flush()
-        _require_sound(load_study(aside.name), cache)
-    out.write_text(text, encoding="utf-8")
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=home, prefix=".draft-", suffix=".yaml", encoding="utf-8") as aside:
+            aside.write(text)
+            aside.flush()
+            _require_sound(_loaded(Path(aside.name), out), cache)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error}; see to the room and the rights there") from error
     return Draft(load_study(out), coders, list(_notes(wanted, coders)))
+
+
+def _loaded(aside: Path, out: Path) -> Study:
+    """The study, whose errors speak of the file that it is to be."""
+    try:
+        return load_study(aside)
+    except StudyError as error:
+        raise StudyError(str(error).replace(str(aside), str(out))) from error
 
 
 def _require_sound(study: Study, cache: Path) -> None:
@@ -123,7 +140,7 @@ def _below(path: Path, reference: str) -> Iterator[str]:
     """Files and folders in a folder, in order, as references."""
     for each in sorted(path.rglob("*")):
         inside = each.relative_to(path)
-        if len(inside.parts) <= _DEPTH and not any(part.startswith(".") for part in inside.parts):
+        if each.exists() and len(inside.parts) <= _DEPTH and not any(part.startswith(".") for part in inside.parts):
             yield f"{reference.rstrip('/')}/{inside.as_posix()}"
 
 
@@ -161,6 +178,16 @@ def _hookpoint(wanted: Wanted, reference: str, own: Facts) -> tuple[str, str]:
     if site is not None and own.kind in TRANSCODERS and site.site in ("", "mlp"):
         return site._replace(site="mlp.input").name, "guessed from its path, of a transcoder"
     return guess, "guessed from its path"
+
+
+def _named(coders: Iterable[Coder], checkpoint_: str) -> dict[str, Coder]:
+    """Coders by their names in the study, told apart by number where two would be called the same."""
+    found: dict[str, Coder] = {}
+    for each in coders:
+        name = _name_of(each.reference, checkpoint_)
+        names = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        found[next(own for own in names if own not in found)] = each
+    return found
 
 
 def _name_of(reference: str, checkpoint_: str) -> str:
@@ -263,11 +290,13 @@ def _file_source(given: str, home: Path) -> dict[str, Any]:
     format_ = corpora.format_of(files[0], source)
     record = next((record for _, record in format_.records(files[0], source, 0)), {}) if format_ else {}
     fields = list(record) if isinstance(record, dict) else []
-    text = (
-        next((name for name in (*_TEXTS, *fields) if isinstance(record.get(name), str)), "text") if fields else "text"
-    )
+    text = next((name for name in (*_TEXTS, *fields) if fields and isinstance(record.get(name), str)), None)
+    if text is None and fields:
+        raise InputError(
+            f"{files[0]} has no field with a text; it has {', '.join(fields)}. Name other files with --corpus"
+        )
     named = next((name for name in _IDS if name in fields and name != text), None)
-    return {"path": _from(home, given), "text": text, "id": named}
+    return {"path": _from(home, given), "text": text or "text", "id": named}
 
 
 _SELECTION = """\
@@ -326,6 +355,8 @@ def _judge(wanted: Wanted, home: Path) -> tuple[dict[str, Any] | None, str]:
     """The model that explains and judges, as the study has it, and what is to be known of it."""
     if wanted.llm is None:
         return None, ""
+    if wanted.llm in ("", "openai:"):
+        raise InputError(f"--llm {wanted.llm!r} names no model; name one, as in openai:gpt-4o-mini, or leave it out")
     if wanted.llm.startswith("openai:"):
         said = "LATENTLAKE_ENDPOINTS says where its server is; `chat: false` for a model that only goes on with texts"
         return {"model": wanted.llm.removeprefix("openai:"), "engine": "openai", "chat": True}, said

@@ -50,6 +50,6 @@ class StudyChangedError(LatentlakeError):
 
 def nearest(name: str, names: Iterable[str], n: int = 3) -> str:
     """The names most like ``name``, as the end of a message; all of them where few, none where none is like it."""
-    known = sorted(names)
+    known = sorted(set(names))
     close = get_close_matches(name, known, n=n, cutoff=0.5) or (known if len(known) <= 8 else [])
     return f" (did you mean {', '.join(repr(each) for each in close)}?)" if close else ""

@@ -34,7 +34,8 @@ def export(
     them. ``overwrite``: take the place of an earlier export. ``watch``: shows how far the work is.
 
     Raises:
-        LakeError: there is no such form, dictionary or explainer, nothing is explained yet, or the folder holds something.
+        LakeError: there is no such form, dictionary or explainer, nothing is explained yet, the model's name is no name of a
+            folder, or the folder holds something.
     """
     kind = EXPORTS[form]
     require_room(folder, overwrite, PROVENANCE)
@@ -75,12 +76,17 @@ def _given(
             f"{', '.join(wanted)}; run the study first, or name others"
         )
     subject = results.subject.collect().to_dicts()
+    called = short(choices["subject"]["model"]) if model is None else model
+    if called in ("", ".", "..") or {"/", "\\", "\0"} & set(called):  # a folder of some forms
+        raise LakeError(
+            f"a model cannot be called {called!r} there; say by --model what it is called, without / and \\"
+        )
     return Given(
         results,
         choices,
         rows.to_dicts(),
         own,
-        model or short(choices["subject"]["model"]),
+        called,
         licence,
         _provenance(results, choices, present["study"], wanted, own, subject, rows),
         watch,

@@ -89,7 +89,7 @@ def require_room(folder: Path, overwrite: bool, mark: str) -> None:
     Raises:
         LakeError: it holds something.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not _holds(folder)):
         return
     if not folder.is_dir():
         raise LakeError(f"{folder} is a file; name a folder to write into")
@@ -101,19 +101,26 @@ def require_room(folder: Path, overwrite: bool, mark: str) -> None:
         raise LakeError(f"the folder {folder} was not written by this command: it holds no {mark}; name another folder")
 
 
+def _holds(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """A new folder beside the one that is wanted, moved into its place at the end; after a failure nothing is left of it, and
-    what was there before stands.
+    what was there before stands. A link to a folder stays one.
 
     Raises:
-        LakeError: it cannot be written.
+        LakeError: it cannot be written, or somebody else wrote it meanwhile.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
+    held = _holds(folder)
     made, old = (folder.with_name(f".{folder.name}.{what}.{os.getpid()}") for what in ("new", "old"))
     try:
         made.mkdir(parents=True)
         yield made
+        if not held and _holds(folder):
+            raise LakeError(f"somebody else wrote into {folder} meanwhile; look at that, or name another folder")
         if folder.exists():
             folder.rename(old)
         made.rename(folder)

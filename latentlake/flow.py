@@ -344,9 +344,12 @@ class Flow:
         """What an explainer reads that borrows."""
         if lender is None:
             return []
+        blocks = {"block": self._dimensions["block"]}
+        if lender.comparison is None or lender.dictionary is None:
+            return [Input("neighbours", blocks), Input(f"explanations/{lender.explainer}", blocks)]
         pairs = self.study.pairs(lender.comparison)
         with_it = tuple(pair for pair in pairs if lender.dictionary in pair.split(BETWEEN))
-        whole = {"dictionary": (lender.dictionary,), "block": self._dimensions["block"]}
+        whole = {"dictionary": (lender.dictionary,), **blocks}
         return [
             Input(f"alignments/{lender.comparison}", {"pair": with_it}),
             Input(f"explanations/{lender.explainer}", whole),

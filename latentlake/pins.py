@@ -3,9 +3,12 @@ it is said ``by`` whom and ``at`` what time. The explainer `pinned` reads it.
 """
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from typing import IO
 
 from latentlake.errors import InputError, nearest
 from latentlake.explainers.pinned import Pinned
@@ -13,6 +16,7 @@ from latentlake.imported import PIN, parse
 from latentlake.study import Study
 
 LONGEST = 1000  # characters; a text with more is taken for something else
+_TRIES, _WAIT = 100, 0.1  # how often, and after how many seconds, one's turn to write is looked for
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def pin(path: Path, new: Pin) -> None:
     text = " ".join(new.explanation.split())
     if not any(character.isalnum() for character in text) or len(text) > LONGEST:
         raise InputError(f"an explanation has from one letter to {LONGEST:,} characters, and this one is {text!r:.50}")
-    _write(path, read_pins(path) | {new.latent: Pin(new.latent, text, new.by, new.at)})
+    with _turn(path) as aside:
+        _write(aside, read_pins(path) | {new.latent: Pin(new.latent, text, new.by, new.at)})
 
 
 def unpin(path: Path, latent: int) -> Pin:
@@ -75,21 +80,48 @@ def unpin(path: Path, latent: int) -> Pin:
     Raises:
         InputError: the latent has none.
     """
-    pins = read_pins(path)
-    if latent not in pins:
-        raise InputError(f"{path} has no pin of the latent {latent}")
-    removed = pins.pop(latent)
-    _write(path, pins)
+    with _turn(path) as aside:
+        pins = read_pins(path)
+        if latent not in pins:
+            raise InputError(f"{path} has no pin of the latent {latent}")
+        removed = pins.pop(latent)
+        _write(aside, pins)
     return removed
 
 
-def _write(path: Path, pins: dict[int, Pin]) -> None:
-    """Aside and then into place, in the order of latents: the same pins are the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({name: value for name, value in vars(pins[latent]).items() if value is not None}, ensure_ascii=False)
-        for latent in sorted(pins)
-    ]
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".pins-", delete=False, encoding="utf-8") as aside:
-        aside.writelines(f"{line}\n" for line in lines)
-    Path(aside.name).replace(path)
+@contextmanager
+def _turn(path: Path) -> Iterator[IO[str]]:
+    """A file beside a file of pins, which takes its place at the end. While it is there, whoever else pins waits.
+
+    Raises:
+        InputError: it stays there, or cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _created(aside)
+        try:
+            with file:
+                yield file
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}; see to the room and the rights there") from error
+
+
+def _created(path: Path) -> IO[str]:
+    for _ in range(_TRIES):
+        try:
+            return path.open("x", encoding="utf-8", newline="")
+        except FileExistsError:
+            time.sleep(_WAIT)
+    raise InputError(f"somebody else has been pinning for {_TRIES * _WAIT:.0f} s; if nobody is, remove {path}")
+
+
+def _write(file: IO[str], pins: dict[int, Pin]) -> None:
+    """In the order of latents: the same pins are the same file."""
+    for latent in sorted(pins):
+        said = {name: value for name, value in vars(pins[latent]).items() if value is not None}
+        file.write(f"{json.dumps(said, ensure_ascii=False)}\n")

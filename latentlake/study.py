@@ -201,12 +201,18 @@ class Study(Choices):
         for name, entry in self.explainers.items():
             if (lender := entry.lender) is None:
                 continue
-            comparison = self.comparisons[lender.comparison]
             if self.explainers[lender.explainer].lender is not None:
                 raise ValueError(
                     f"explainers.{name} borrows from explainers.{lender.explainer}, which borrows itself; name one that explains"
                 )
-            if comparison.by != "directions":
+            if lender.comparison is None or lender.dictionary is None:
+                if self.neighbours is None:
+                    raise ValueError(
+                        f"explainers.{name} borrows from near latents, but `neighbours` is null; leave that out, or name a "
+                        "comparison"
+                    )
+                continue
+            if self.comparisons[lender.comparison].by != "directions":
                 raise ValueError(
                     f"explainers.{name} borrows along comparisons.{lender.comparison}, which compares no directions; name one "
                     "that does"

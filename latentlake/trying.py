@@ -3,11 +3,11 @@ lake that is deleted again.
 
 Draws follow from hashes of latent and window, and not from other latents: of the same documents the study makes the same
 windows, explanation and scores. A control takes the explanation of the next chosen latent in the block, which is explained
-therefore, but not scored.
+therefore, but not scored. Borrowed explanations are left out, and comparisons with them: they are of other latents.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,6 +101,8 @@ def try_latent(
     Raises:
         InputError: there is no such dictionary, latent, explainer or scorer; or the latent fires too rarely in what was read.
     """
+    if documents < 1:
+        raise InputError(f"{documents} documents were to be read; --documents takes 1 or more")
     settings = settings_from_environment()
     folder = Path(settings.cache) if cache is None else cache
     study = study if isinstance(study, Study) else load_study(study)
@@ -243,11 +245,14 @@ def _reduced(study: Study, dictionary: str, explainer: str | None, scorer: str |
         raise InputError(
             f"dictionaries.{dictionary} is trained by the study; run it, or name the coder that was trained"
         )
-    scorers = _scorers(study, explainer, scorer)
-    if explainer:
-        judged = {explainer}
-    else:
-        judged = {name for each in scorers.values() for name in each.judged} if scorer else set(study.explainers)
+    own = {name for name, each in study.explainers.items() if each.lender is None}
+    if explainer is not None and explainer not in own:
+        raise InputError(
+            f"explainers.{explainer} borrows what is said of other latents, which a try does not explain; name another of them"
+        )
+    wanted = {*own, NONE} if explainer is None else {explainer}
+    scorers = _scorers(study, wanted, scorer)
+    judged = {name for each in scorers.values() for name in each.judged} if scorer else wanted
     judged |= {other for name in judged if name in study.explainers for other in study.takes_over(name)}
     explainers = {name: each for name, each in study.explainers.items() if name in judged}
     asking = [*explainers.values(), *scorers.values()]
@@ -263,6 +268,7 @@ def _reduced(study: Study, dictionary: str, explainer: str | None, scorer: str |
         explainers=_dumped(explainers),
         scorers=_dumped(scorers),
         reconstruction=None,
+        comparisons={},
         search=None,
         neighbours=study.neighbours.model_dump() if near and study.neighbours else None,
     )
@@ -274,16 +280,17 @@ def _named(section: str, entries: Mapping[str, T], asking: Sequence[Choices]) ->
     return {name: entry for name, entry in entries.items() if name in named}
 
 
-def _scorers(study: Study, explainer: str | None, scorer: str | None) -> dict[str, Scorer]:
+def _scorers(study: Study, explainers: Set[str], scorer: str | None) -> dict[str, Scorer]:
     """Scorers as the study has them, with those explainers that are asked about."""
     found: dict[str, Scorer] = {}
     for name, choice in study.scorers.items():
-        judged = tuple(each for each in choice.judged if explainer in (None, each))
+        judged = tuple(each for each in choice.judged if each in explainers)
         if scorer in (None, name) and judged:
             found[name] = choice if choice.judged == (NONE,) else choice.model_copy(update={"explainers": judged})
     if scorer is not None and not found:
+        names = " or ".join(sorted(explainers - {NONE}))
         raise InputError(
-            f"scorers.{scorer} does not judge explainers.{explainer}; name one that it judges, or add it there"
+            f"scorers.{scorer} does not judge explainers.{names}; name one that it judges, or add it there"
         )
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
 from latentlake.charts import alignments as alignment_charts
@@ -349,19 +349,75 @@ def test_all_but_the_same_latents_share_an_explanation(
     )  # those of the lender, which reads all its pairs
 
 
+def alike(bench: Workbench) -> dict[int, int]:
+    """A coder with latents that are all but the same, within blocks and across them; returns of each of these the first."""
+    path = bench.folder / "coders" / "one" / "sae.safetensors"
+    tensors, drawn = load_file(path), np.random.default_rng(3)
+    firsts = {3: 3, 9: 3, 40: 3, 20: 20, 50: 20}
+    for latent, first in firsts.items():
+        for key in ("encoder.weight", "W_dec"):
+            own = tensors[key][first]
+            noise = 0.01 * drawn.standard_normal(own.shape).astype(np.float32) * np.linalg.norm(own)
+            tensors[key][latent] = own + (noise if latent != first else 0)
+    save_file(tensors, path)
+    return firsts
+
+
+def test_all_but_the_same_latents_of_one_dictionary_share_an_explanation(workbench: Workbench) -> None:
+    """Whatever the blocks are, and however few neighbours of each are kept."""
+    firsts = alike(workbench)
+    workbench.study |= {"samples": {}, "scorers": {}, "search": None, "neighbours": {"k": 1}}
+    workbench.study["dictionaries"]["one"]["latents"] = [3, 5, 9, 20, 40]
+    workbench.study["selection"]["min_windows"] = {"explain": 0, "select": 0, "score": 0}
+    workbench.study["explainers"] = {
+        "lent": {"method": "borrowed", "explainer": "tokens", "least": 0.95},
+        "tokens": {"method": "tokens"},
+    }
+    found = []
+    for blocks in (2, 1, 5):
+        workbench.study["blocks"] = blocks
+        workbench.run()
+        assert workbench.stale() == {}
+        assert workbench.dagster_stale() == {}
+        rows = workbench.view().hypotheses.filter(explainer="lent").sort("latent").collect()
+        found.append(rows.select("latent", "explanation", "from_dictionary", "from_latent").rows())
+    assert found[0] == found[1] == found[2]
+    own = workbench.view().explanations.filter(explainer="tokens").sort("latent").collect()
+    said = dict(zip(own["latent"], own["explanation"], strict=True))
+    chosen = [latent for latent in (3, 5, 9, 20, 40) if latent in said]
+    explained = {latent for latent in chosen if said[latent] is not None}
+    assert len(explained & {3, 9, 40}) > 1
+    lenders = {}
+    for latent in chosen:
+        near = [each for each in explained if firsts.get(each, each) == firsts.get(latent, latent)]
+        lenders[latent] = min(near, default=latent)
+    assert found[0] == [(latent, said[lenders[latent]], "one", lenders[latent]) for latent in chosen]
+
+    # what is said in one block is borrowed in another, and its staleness with it
+    workbench.study["explainers"]["tokens"]["n"] = 2
+    assert workbench.run() == {"explanations/tokens": 5, "explanations/lent": 5}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"explainer": "lent"}, "borrows itself"),
+        ({"of": None}, "`comparison` and `of` go together"),
+        ({"of": None, "comparison": None}, "`neighbours` is null; leave that out, or name a comparison"),
         ({"comparison": "fires"}, "compares no directions"),
         ({"of": "three"}, "has no pair"),
         ({"of": "tow"}, "refers to dictionaries.tow"),
         ({"comparison": "ovn"}, "refers to comparisons.ovn"),
     ],
 )
-def test_what_cannot_be_borrowed_is_refused(changed: dict[str, str], message: str) -> None:
+def test_what_cannot_be_borrowed_is_refused(changed: dict[str, str | None], message: str) -> None:
     every = {**TWO, "three": {"hookpoint": "layers.3", "coder": "three"}}
     lent = {"method": "borrowed", "comparison": "own", "of": "one", "explainer": "tokens", **changed}
     pairs = {"own": {"pairs": [["one", "two"]]}, "fires": {"by": "activations"}}
     with pytest.raises(ValueError, match=message):
-        study_of(dictionaries=every, comparisons=pairs, explainers={"tokens": {"method": "tokens"}, "lent": lent})
+        study_of(
+            dictionaries=every,
+            comparisons=pairs,
+            explainers={"tokens": {"method": "tokens"}, "lent": lent},
+            neighbours=None,
+        )

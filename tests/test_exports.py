@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import math
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -271,6 +274,17 @@ def test_an_export_is_whole_or_not_there(odd: Workbench, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_another_wrote_meanwhile_stands(odd: Workbench, tmp_path: Path) -> None:
+    def slowly(parts: Any) -> Iterator[Any]:
+        write(tmp_path / "out", {"theirs.json": "theirs"})
+        yield from parts
+
+    with pytest.raises(LakeError, match=r"somebody else wrote into .*out meanwhile"):
+        export(odd.view(), "paper", tmp_path / "out", watch=slowly)
+    assert files_of(tmp_path / "out") == {"theirs.json": b'"theirs"'}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_lake_without_explanations_says_so(tmp_path: Path) -> None:
     bare = lake_of([])
     with pytest.raises(LakeError, match="there is nothing to export: here holds no explanation by default of one"):
@@ -376,6 +390,38 @@ def test_a_feature_is_what_the_tables_say(tmp_path: Path) -> None:
     assert {name: row[name] for name in known} == known
 
 
+MUST = {  # what Neuronpedia's database has no default for
+    "model": {"id", "creatorId", "layers", "neuronsPerLayer", "owner"},
+    "release": {"name", "description", "creatorName", "creatorId"},
+    "sourceset": {"modelId", "name", "description", "creatorName", "creatorId"},
+    "source": {"id", "modelId", "setName", "creatorId"},
+    "explanation_type": {"name", "displayName", "description", "creatorName", "creatorId"},
+    "explanation_model_type": {"name", "displayName", "description", "creatorName"},
+    "explanation_score_type": {"name", "displayName", "description", "creatorName", "creatorId"},
+    "explanation_score_model": {"name", "displayName", "description", "creatorName"},
+}
+
+
+def test_what_rows_are_of_is_known_before_them(odd: Workbench, tmp_path: Path) -> None:
+    export(odd.view(), "neuronpedia", tmp_path / "out")
+    source = tmp_path / "out" / "model" / "1-one"
+    found = {path.stem: lines_of(path) for path in [*source.glob("*.jsonl"), *(tmp_path / "out" / "config").iterdir()]}
+    assert found.keys() == MUST.keys()
+    for table, rows in found.items():
+        assert all(row.keys() >= MUST[table] and None not in [row[name] for name in MUST[table]] for row in rows), table
+    (model,), (release,), (of_set,), (coder,) = (found[name] for name in ("model", "release", "sourceset", "source"))
+    assert of_set["releaseName"] == release["name"]
+    assert (of_set["modelId"], coder["modelId"]) == (model["id"], model["id"])
+    assert (coder["setName"], coder["num_tokens_in_prompt"], coder["dataset"]) == (of_set["name"], 65, "docs")
+    for kind in ("features", "activations", "explanations"):
+        rows = lines_of(source / kind / "batch-0.jsonl.gz")
+        assert {(row["modelId"], row["layer"]) for row in rows} == {(model["id"], coder["id"])}
+    said = lines_of(source / "explanations" / "batch-0.jsonl.gz")
+    types, models = ({row["name"] for row in found[f"explanation_{kind}"]} for kind in ("type", "model_type"))
+    assert {row["typeName"] for row in said} <= types
+    assert {row["explanationModelName"] for row in said} - {None} <= models
+
+
 def test_batches_hold_so_many_rows(tmp_path: Path) -> None:
     export(lake_of([str(n) for n in range(1025)]), "neuronpedia", tmp_path / "out")
     source = tmp_path / "out" / "a-model" / "3-one"
@@ -386,6 +432,8 @@ def test_batches_hold_so_many_rows(tmp_path: Path) -> None:
 
 
 # as others write it
+
+NOTE = {"modelId": "m", "layer": "1-s", "index": "3", "description": "a note"}
 
 
 def write(folder: Path, files: dict[str, Any]) -> Path:
@@ -398,6 +446,11 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
 
 def lines(*rows: dict[str, Any]) -> bytes:
     return gzip.compress("".join(f"{json.dumps(row)}\n" for row in rows).encode())
+
+
+def lines_of_text(second: str, encoding: str = "utf-8") -> bytes:
+    """A line that is well, and another."""
+    return f"{json.dumps(NOTE)}\n{second}\n".encode(encoding)
 
 
 def entries(form: str, path: Path) -> list[Any]:
@@ -419,6 +472,7 @@ def test_delphis_own_folders_are_read(tmp_path: Path) -> None:
             "run_config.json": {"model": "m"},
             "explanations/layers.10_latent3.txt": "of three",
             "explanations/layers.2.mlp_latent11.txt": "",
+            "explanations/notes.md": b"of the run",
             "scores/fuzz/layers.10_latent3.txt": fuzz,
             "scores/embedding/layers.10_latent3.txt": embedding,
             "scores/surprisal/layers.10_latent3.txt": [{"text": "a", "distance": 1, "explanation": [0.5]}],
@@ -431,7 +485,9 @@ def test_delphis_own_folders_are_read(tmp_path: Path) -> None:
     rated = [(each.source, each.scorer, each.latent, each.value) for each in found if isinstance(each, Rated)]
     assert rated == [("layers.10", "embedding_auroc", 3, 1.0), ("layers.10", "fuzz_balanced_accuracy", 3, 0.75)]
     left = [each.what for each in found if isinstance(each, LeftOut)]
-    assert left == ["scores of surprisal without judgements of both kinds of windows"]
+    assert left == [
+        "files in explanations that are no latent's", "scores of surprisal without judgements of both kinds of windows",
+    ]  # fmt: skip
 
 
 def test_neuronpedias_own_batches_are_read(tmp_path: Path) -> None:
@@ -496,7 +552,6 @@ def test_anyones_parquet_is_read(tmp_path: Path) -> None:
     assert (said.source, said.latent, said.explanation, said.extra) == ("one", 1, "a", {"who": "me"})
 
 
-NOTE = {"modelId": "m", "layer": "1-s", "index": "3", "description": "a note"}
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no JSON": ("delphi", {"explanations/layers.1_latent3.txt": b"of three"}, r"layers\.1_latent3\.txt is not JSON"),
     "no text": ("delphi", {"explanations/layers.1_latent3.txt": ["a"]}, "an explanation must be a JSON text, and is"),
@@ -531,6 +586,44 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "no object": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": gzip.compress(b"[1]\n")}, "line 1: it must be an obj"),
     "half a file": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": lines(NOTE)[:-9]}, "write the file anew"),
+    "an empty file": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": b""}, "is empty; write the file anew"),
+    "no gzip": ("neuronpedia", {"m/1-s/explanations/batch-0.jsonl.gz": b"{}"}, "cannot be read on after line 0: Not a gzipped"),
+    "another encoding": (
+        "neuronpedia",
+        {"m/1-s/explanations/batch-0.jsonl": lines_of_text('{"description": "caf\xe9"}', "latin-1")},
+        "batch-0.jsonl, line 2: 'utf-8' codec",
+    ),
+    "a key twice": (
+        "neuronpedia",
+        {"m/1-s/explanations/batch-0.jsonl": lines_of_text('{"description": "a", "description": "b"}')},
+        "batch-0.jsonl, line 2: the key 'description' is there twice",
+    ),
+    "an id twice": (
+        "neuronpedia",
+        {"m/1-s/explanations/batch-0.jsonl.gz": lines({**NOTE, "id": "x"}, {**NOTE, "index": "4", "id": "x"})},
+        "line 2, field 'id': 'x' is another explanation too",
+    ),
+    "a latent too many": (
+        "neuronpedia",
+        {"m/1-one/explanations/batch-0.jsonl.gz": lines({**NOTE, "layer": "1-one", "index": "64"})},
+        "line 1: there is no latent 64; the dictionary one has 64",
+    ),
+    "no number beside": (
+        "neuronpedia",
+        {"m/1-one/explanations/batch-0.jsonl.gz": lines({**NOTE, "layer": "1-one", "umap_x": float("nan")})},
+        "line 1, field 'umap_x': it must be what JSON can hold, and is nan",
+    ),
+    "half a character": (
+        "neuronpedia",
+        {"m/1-one/explanations/batch-0.jsonl.gz": lines({**NOTE, "layer": "1-one", "notes": "\ud800"})},
+        "line 1, field 'notes': it must be what JSON can hold",
+    ),
+    "a latent twice": ("paper", {"model.layers.1_feature.json": b'{"3": "a", "3": "b"}'}, "the key '3' is there twice"),
+    "another layer's": (
+        "neuronpedia",
+        {"m/7-one/explanations/batch-0.jsonl.gz": lines({**NOTE, "layer": "7-one"})},
+        "of m/7-one, which is no dictionary of the study: 1",
+    ),
     "nothing": ("neuronpedia", {"m/readme.md": b""}, "holds no explanations/batch-0"),
     "a list": ("paper", {"model.layers.1_feature.json": ["a"]}, "must be one object"),
     "a number": ("paper", {"model.layers.1_feature.json": {"3": 4}}, "entry 1, latent 3: an explanation must be a text"),
@@ -553,7 +646,7 @@ def test_a_malformed_file_is_refused_whole(workbench: Workbench, tmp_path: Path,
     path = write(tmp_path / "theirs", files)
     study = load_study(workbench.prepare().study.home / "study.yaml")
     with pytest.raises(InputError, match=said):
-        bring_in(study, form, path, "theirs")
+        bring_in(study, form, path, "theirs", width=lambda dictionary: LATENTS)
     assert not list((workbench.folder / "imported").glob("*"))
 
 
@@ -586,3 +679,92 @@ def test_two_dictionaries_on_a_hookpoint_are_told_apart(workbench: Workbench, tm
     taken = bring_in(study, "paper", path, "theirs", {"model.layers.1": "two"})
     assert yaml.safe_load(taken.lines)["explainers"]["theirs"]["files"] == {"two": "imported/theirs/theirs/two.jsonl"}
     assert taken.left_out == {"of model.layers.2, which is no dictionary of the study": 1}
+
+
+def test_a_damaged_page_is_laid_to_the_file_that_has_it(workbench: Workbench, tmp_path: Path) -> None:
+    file = tmp_path / "one.parquet"
+    pl.DataFrame({"latent": [1], "explanation": ["a"]}).write_parquet(file)
+    data = bytearray(file.read_bytes())
+    data[20:40] = bytes(20)
+    file.write_bytes(bytes(data))
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    with pytest.raises(InputError, match=r"one\.parquet cannot be read as Parquet"):
+        bring_in(study, "parquet", file, "theirs")
+
+
+def test_columns_of_any_kind_are_carried_along(workbench: Workbench, tmp_path: Path) -> None:
+    beside = {"at": [datetime(2026, 3, 1)], "price": [Decimal("1.5")], "share": [math.nan], "more": [{"raw": b"a"}]}
+    pl.DataFrame({"latent": [1], "explanation": ["a"], **beside}).write_parquet(tmp_path / "one.parquet")
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    bring_in(study, "parquet", tmp_path / "one.parquet", "theirs")
+    (row,) = lines_of(workbench.folder / "imported" / "theirs" / "theirs" / "one.jsonl")
+    assert row["extra"] == {"at": "2026-03-01 00:00:00", "price": "1.5", "share": None, "more": {"raw": "b'a'"}}
+    pl.DataFrame({"latent": [1], "explanation": ["a"], "scores": [0.5]}).write_parquet(tmp_path / "one.parquet")
+    with pytest.raises(InputError, match=r"row 1, field 'scores': it must be a list of scores, and is 0\.5"):
+        entries("parquet", tmp_path)
+
+
+def test_nothing_is_lost_where_names_are_alike(workbench: Workbench, tmp_path: Path) -> None:
+    """Scorers that differ in what names cannot hold, and an explainer called as a scorer would be."""
+    said = [
+        {**NOTE, "layer": "1-one", "id": kind, "typeName": kind, "index": str(n)}
+        for n, kind in enumerate(("a", "a_b", "\u6f22", "\u5b57"))
+    ]
+    scores = [
+        {"explanationId": "a", "explanationScoreTypeName": kind, "value": n / 8}
+        for n, kind in enumerate(("b", "B", "\u6f22", "\u5b57"))
+    ]
+    source = "m/1-one"
+    files = {
+        f"{source}/explanations/batch-0.jsonl.gz": lines(*said),
+        f"{source}/scores/batch-0.jsonl.gz": lines(*scores),
+    }
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    taken = bring_in(study, "neuronpedia", write(tmp_path / "theirs", files), "t")
+    told = yaml.safe_load(taken.lines)
+    assert set(told["explainers"]) == {"t", "t_2", "t_a", "t_a_b"}
+    assert len(told["scorers"]) == 4
+    assert not set(told["explainers"]) & set(told["scorers"])
+    held = [
+        row
+        for section in told.values()
+        for choice in section.values()
+        for row in lines_of(workbench.folder / choice["files"]["one"])
+    ]
+    assert sorted(row["rating"] for row in held if "rating" in row) == [0, 0.125, 0.25, 0.375]
+    assert sorted(row["extra"]["typeName"] for row in held if "explanation" in row) == ["a", "a_b", "\u5b57", "\u6f22"]
+    workbench.study = {**workbench.study, **{name: {**workbench.study[name], **told[name]} for name in told}}
+    assert set(load_study(workbench.prepare().study.home / "study.yaml").explainers) >= set(told["explainers"])
+
+
+def test_what_the_study_calls_otherwise_is_not_imported_so(workbench: Workbench, tmp_path: Path) -> None:
+    path = write(tmp_path / "theirs", {"model.layers.1_feature.json": {"3": "a"}})
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    for name in ("default", "none"):
+        with pytest.raises(LakeError, match=rf"cannot have explainers\.{name} from here"):
+            bring_in(study, "paper", path, name)
+    assert not list((workbench.folder / "imported").glob("*"))
+    workbench.study["explainers"] |= yaml.safe_load(bring_in(study, "paper", path, "theirs").lines)["explainers"]
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    assert bring_in(study, "paper", path, "theirs", overwrite=True).explanations == {"theirs": 1}
+
+
+def test_a_source_that_nothing_is_of_is_refused(workbench: Workbench, tmp_path: Path) -> None:
+    path = write(tmp_path / "theirs", {"model.layers.1_feature.json": {"3": "a"}})
+    study = load_study(workbench.prepare().study.home / "study.yaml")
+    with pytest.raises(InputError, match=r"nothing is of 'layers\.01'.*what is there is of model\.layers\.1"):
+        bring_in(study, "paper", path, "theirs", {"layers.01": "one"})
+
+
+@pytest.mark.parametrize("model", ["", "..", "../other", "a\\b"])
+def test_a_models_name_leads_out_of_no_folder(odd: Workbench, tmp_path: Path, model: str) -> None:
+    with pytest.raises(LakeError, match="a model cannot be called"):
+        export(odd.view(), "neuronpedia", tmp_path / "out", model=model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_a_folder_stays_one(odd: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "large" / "out")
+    export(odd.view(), "parquet", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(files_of(tmp_path / "large" / "out")) == ["provenance.json", "tiny.parquet"]

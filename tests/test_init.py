@@ -106,6 +106,27 @@ def test_a_folder_of_several_coders_makes_a_dictionary_of_each(here: Path) -> No
     }
 
 
+def test_coders_whose_names_are_alike_are_told_apart(here: Path) -> None:
+    for seed, folder in enumerate(("a b", "a_b")):
+        write_coder(here / "coders" / folder / "layers.1", WIDTH, LATENTS, k=4, seed=seed)
+    (here / "coders" / "gone.safetensors").symlink_to("nowhere")
+    study = begun("coders").study
+    assert {name: each.coder for name, each in study.dictionaries.items()} == {
+        "a_b_layers_1": "coders/a b/layers.1",
+        "a_b_layers_1_2": "coders/a_b/layers.1",
+    }
+
+
+def test_errors_speak_of_the_file_that_is_to_be_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_coder(here / "layers.0", WIDTH, LATENTS, k=4, seed=1)
+    command = ["init", "model", "layers.0", "--corpus", "texts/*.jsonl"]
+    assert main([*command, "--name", "Bad Name"]) == 1
+    assert "study.yaml, line 3: name" in (told := capsys.readouterr().err)
+    assert ".draft" not in told
+    assert main([*command, "--out", "/proc/study.yaml"]) == 1
+    assert "error: cannot write /proc/study.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("latents", "blocks"), [(64, 1), (4096, 1), (4097, 2), (12288, 3)])
 def test_blocks_have_some_4096_latents(here: Path, latents: int, blocks: int) -> None:
     write_coder(here / "layers.0", WIDTH, latents, k=4, seed=1)
@@ -156,6 +177,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint": "nothing/at/all"}, r"Coder 'nothing/at' is no path here, and the hub does not give it"),
     ({"checkpoint": "layers.9", "hookpoint": "layers.1", "corpus": ["none/*.txt"]}, r"no file matches .*none/\*\.txt"),
     ({"checkpoint": "layers.9", "hookpoint": "layers.1", "llm": "nomodel"}, r"Model 'nomodel': there is nothing at"),
+    ({"checkpoint": "layers.9", "hookpoint": "layers.1", "llm": "openai:"}, r"--llm 'openai:' names no model"),
+    ({"checkpoint": "layers.9", "hookpoint": "layers.1", "latents": 0}, r"--latents takes 1 or more"),
+    ({"checkpoint": "layers.9", "hookpoint": "layers.1", "out": "texts"}, r"texts is a folder; name a file"),
+    (
+        {"checkpoint": "layers.9", "hookpoint": "layers.1", "corpus": ["numbers.jsonl"]},
+        r"numbers\.jsonl has no field with a text; it has title",
+    ),
 ]
 
 
@@ -163,6 +191,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_run_is_not_written(here: Path, changes: dict[str, Any], said: str) -> None:
     for place, width in (("coders/some", WIDTH), ("layers.9", WIDTH), ("wide/layers.1", 24)):
         write_coder(here / place, width, LATENTS, k=4, seed=1)
+    (here / "numbers.jsonl").write_text('{"title": 3}\n')
     before = sorted(path.name for path in here.iterdir())
     with pytest.raises(InputError, match=said):
         begun(**changes)

@@ -1,6 +1,7 @@
 """What people pin to latents holds, is scored like any other explanation, and can be taken back."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,28 @@ def test_files_are_the_same_whoever_wrote_first(tmp_path: Path) -> None:
     assert unpin(one, 1).explanation == "others"
     assert list(read_pins(one)) == [2]
     assert [path.name for path in one.parent.iterdir()] == ["one.jsonl"]
+
+
+def test_pins_of_many_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pins" / "one.jsonl"
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(lambda latent: pin(path, Pin(latent, f"words {latent}")), range(24)))
+    assert sorted(read_pins(path)) == list(range(24))
+    assert [each.name for each in path.parent.iterdir()] == ["one.jsonl"]
+    (tmp_path / "plain").write_text("")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
+
+
+def test_a_turn_that_never_comes_and_a_folder_that_is_none_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentlake.pins._WAIT", 0.001)
+    (tmp_path / ".one.jsonl.new").write_text("")
+    with pytest.raises(InputError, match=r"if nobody is, remove .*\.one\.jsonl\.new"):
+        pin(tmp_path / "one.jsonl", Pin(1, "words"))
+    (tmp_path / "pins").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*one\.jsonl"):
+        pin(tmp_path / "pins" / "one.jsonl", Pin(1, "words"))
 
 
 @pytest.mark.parametrize("text", ["", " .. ", "a" * 1001])

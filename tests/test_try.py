@@ -81,12 +81,27 @@ def test_other_texts_are_read_in_their_place(materialized: Workbench) -> None:
     assert set(found.examples["file"]) == {"other.jsonl.gz"}
 
 
+def test_what_is_of_other_latents_is_left_out(materialized: Workbench) -> None:
+    latent = a_chosen_latent(materialized)
+    study = materialized.study
+    study["dictionaries"]["two"] = study["dictionaries"]["one"]
+    study["comparisons"] = {"pair": {}}
+    study["explainers"]["lent"] = {"method": "borrowed", "comparison": "pair", "of": "two", "explainer": "tokens"}
+    study["scorers"]["embedding"]["explainers"].append("lent")
+    found = tried(materialized, latent, scorer="embedding")
+    assert found.explanations["explainer"].to_list() == ["default", "tokens"]
+    assert found.scores["explainer"].unique().sort().to_list() == ["default", "tokens"]
+    with pytest.raises(InputError, match=r"explainers\.lent borrows what is said of other latents"):
+        tried(materialized, latent, explainer="lent")
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dictionary": "on"}, r"the study has no dictionaries\.on.*one"),
     ({"latent": 64}, r"has no latent 64; its latents are 0 to 63"),
     ({"explainer": "token"}, r"no explainers\.token.*tokens"),
     ({"scorer": "detect"}, r"no scorers\.detect.*detection"),
     ({"explainer": "tokens", "scorer": "detection"}, r"scorers\.detection does not judge explainers\.tokens"),
+    ({"documents": 0}, r"0 documents were to be read; --documents takes 1 or more"),
 ]
 
 

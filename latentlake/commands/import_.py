@@ -39,7 +39,15 @@ def run(options: argparse.Namespace, opened: Opened) -> None:
         if not sign:
             raise LakeError(f"--dictionary {each} must be like SOURCE=NAME")
         sources[source] = name
-    taken = bring_in(opened.study, options.form, options.path, options.name, sources, options.overwrite)
+    taken = bring_in(
+        opened.study,
+        options.form,
+        options.path,
+        options.name,
+        sources,
+        options.overwrite,
+        lambda dictionary: opened.origins.dictionary(dictionary).facts.width,
+    )
     print(f"# into {taken.folder}: {_counts(taken.explanations, 'explanations')}{_counts(taken.scores, 'scores')}")
     print(taken.lines, end="")
     for what, n in sorted(taken.left_out.items()):

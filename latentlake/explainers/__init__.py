@@ -36,10 +36,11 @@ class Hypothesis:
 
 
 class Lender(NamedTuple):
-    """Whose explanations an explainer borrows: those that another gives of a dictionary, along the alignments of a comparison."""
+    """Whose explanations an explainer borrows: those that another gives of a dictionary, along the alignments of a comparison.
+    None for these two: those that it gives of the same dictionary, along ``neighbours``."""
 
-    comparison: str
-    dictionary: str
+    comparison: str | None
+    dictionary: str | None
     explainer: str
 
 

@@ -184,7 +184,7 @@ class _Corpus:
         (folder / "config.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, str, int]]:
+def _files(folder: Path) -> list[tuple[Path, str, int]]:
     """Files of latents, with module and number, in the order of these."""
     found = []
     for path in folder.glob("*"):
@@ -192,7 +192,14 @@ def _files(folder: Path) -> Iterator[tuple[Path, str, int]]:
             found.append((match[1].replace("--", "/"), int(match[2]), path))
     if not found:
         raise InputError(f"{folder} holds no file like layers.9_latent0.txt; name a result folder of delphi")
-    yield from ((path, module, latent) for module, latent, path in sorted(found))
+    return [(path, module, latent) for module, latent, path in sorted(found)]
+
+
+def _others(folder: Path) -> Iterator[Entry]:
+    """What else lies among files of latents."""
+    for path in folder.glob("*"):
+        if not _FILE.fullmatch(path.name):
+            yield LeftOut(f"files in {folder.name} that are no latent's")
 
 
 def _said(folder: Path, label: str) -> Iterator[Entry]:
@@ -201,6 +208,7 @@ def _said(folder: Path, label: str) -> Iterator[Entry]:
         if not isinstance(said, str):
             raise InputError(f"{path}: an explanation must be a JSON text, and is {said!r:.50}")
         yield Said(module, label, latent, said, str(path))
+    yield from _others(folder)
 
 
 def _rated(folder: Path, label: str) -> Iterator[Entry]:
@@ -218,6 +226,7 @@ def _rated(folder: Path, label: str) -> Iterator[Entry]:
                 "fields": sorted({name for row in rows for name in rest_of(row)}),
             }
             yield Rated(module, label, f"{folder.name}_{metric}", latent, value, str(path), counts)
+    yield from _others(folder)
 
 
 def _figures(rows: list[dict[str, Any]], path: Path) -> dict[str, tuple[float, int]]:

@@ -1,9 +1,10 @@
 """Neuronpedia's: gzip files of JSON lines, ``MODEL/LAYER-DICTIONARY/features/batch-0.jsonl.gz``; likewise ``activations``,
 ``explanations``, ``scores``.
 
-Rows have the fields of Neuronpedia's own exports, in their order, and of scores those of its database. What an explanation or
-score is typed as (`explanationScoreTypeName`, …) must be known there: ``config/`` has a row for each. The character NUL, which
-its database refuses, is left out of texts.
+Rows have the fields of Neuronpedia's own exports, in their order, and of scores those of its database. What they are of its
+import reads first, where it does not know it yet: ``model.jsonl``, ``sourceset.jsonl``, ``source.jsonl`` and ``release.jsonl``
+beside them have a row each. What an explanation or score is typed as (`explanationScoreTypeName`, …) must be known there too:
+``config/`` has a row for each. The character NUL, which its database refuses, is left out of texts.
 """
 
 from collections import Counter
@@ -34,6 +35,7 @@ from latentlake.registry import EXPORTS, SCORERS
 
 _ROWS = 1024  # in a batch, as in Neuronpedia's own
 _CREATOR = "clkht01d40000jv08hvalcvly"  # the account that Neuronpedia's exports name and its imports know
+_MAKER = "latentlake"  # where a name of who made something is wanted
 _KINDS = ("features", "activations", "explanations", "scores")
 _NO_LISTS = (
     "logits_hist_data_bar_heights", "logits_hist_data_bar_values", "neuron_alignment_indices", "neuron_alignment_l1",
@@ -66,7 +68,9 @@ class Neuronpedia(Form):
                         batches[key] = stack.enter_context(Batches(folder / given.model / "/".join(key), _ROWS))
                     for own in rows[kind]:
                         batches[key].add([without_nul(row) for row in own])
-        _write_config(given, folder / "config")
+        for dictionary in given.dictionaries:
+            _write_lines(folder / given.model / _source(dictionary), _of_what(given, dictionary))
+        _write_lines(folder / "config", _config(given))
 
     def read(self, path: Path) -> Iterator[Entry]:
         """Explanations and scores below a folder, or of one batch. Of a latent's explanations of one type and model, the second
@@ -79,7 +83,12 @@ class Neuronpedia(Form):
                 numbers[said.source, said.latent, said.explainer] += 1
                 n = numbers[said.source, said.latent, said.explainer]
                 label = said.explainer if n == 1 else f"{said.explainer} {n}"
-                names[str(row.get("id"))] = said.source, label, said.latent
+                if (own := row.get("id")) is not None:
+                    if str(own) in names:
+                        raise InputError(
+                            f"{place}, field 'id': {own!r:.50} is another explanation too; leave one of them"
+                        )
+                    names[str(own)] = said.source, label, said.latent
                 yield Said(said.source, label, said.latent, said.explanation, place, said.extra)
         for file in _batches(path, "scores") if path.is_dir() else []:
             for place, row in read_lines(file):
@@ -194,6 +203,7 @@ def _scores(part: Part) -> Iterator[list[dict[str, Any]]]:
         yield [
             {
                 "id": _id(part, "score", row["latent"], row["explainer"], row["scorer"], row["metric"]),
+                "initiatedByUserId": _CREATOR,
                 "value": row["value"],
                 "explanationId": _id(part, "explanation", row["latent"], row["explainer"]),
                 "explanationScoreTypeName": f"{row['scorer']}_{row['metric']}",
@@ -203,29 +213,73 @@ def _scores(part: Part) -> Iterator[list[dict[str, Any]]]:
         ]
 
 
-def _write_config(given: Given, folder: Path) -> None:
-    """What explanations and scores are typed as."""
-    folder.mkdir()
+def _of_what(given: Given, dictionary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The model, the coder, the set that it is of and the release, by file. Whose the model is and how many layers it has a lake
+    does not say, and there must be something."""
+    choices, name = given.choices, dictionary["dictionary"]
+    by = {"creatorId": _CREATOR, "visibility": "PUBLIC"}
+    model = {"id": given.model, "displayName": given.model, "layers": 0, "neuronsPerLayer": 0, "owner": ""}
+    release = {
+        "name": f"{_MAKER}-{choices['name']}",
+        "description": f"Latents as the study {choices['name']} explains them",
+        "creatorName": _MAKER,
+    }
+    of_set = {
+        "modelId": given.model,
+        "name": name,
+        "description": f"{dictionary['width']:,} latents of {dictionary['hookpoint'] or 'the corpus'}",
+        "creatorName": _MAKER,
+        "releaseName": release["name"],
+    }
+    source = {
+        "id": _source(dictionary),
+        "modelId": given.model,
+        "setName": name,
+        "dataset": ", ".join(choices["corpus"]["sources"]),
+        "num_tokens_in_prompt": choices["corpus"].get("context_length"),
+        "notes": f"study {given.provenance['study_digest']}, coder {dictionary['digest']}",
+    }
+    rows: dict[str, dict[str, Any]] = {"release": release, "model": model, "sourceset": of_set, "source": source}
+    return {table: [{**row, **by}] for table, row in rows.items()}
+
+
+def _config(given: Given) -> dict[str, list[dict[str, Any]]]:
+    """What explanations and scores are typed as, by file."""
     choices, wanted = given.choices, set(given.explainers)
     scorers = [name for name, each in choices["scorers"].items() if wanted & set(each.get("explainers", []))]
     metrics = {name: SCORERS[choices["scorers"][name]["method"]].metrics for name in scorers}
-    tables: dict[str, dict[str | None, str]] = {
-        "explanation_type": {name: choices["explainers"][name]["method"] for name in given.explainers},
-        "explanation_model_type": {given.llm_of("explainers", name): "a language model" for name in given.explainers},
-        "explanation_score_type": {
-            f"{name}_{metric}": f"{choices['scorers'][name]['method']}: {metric}"
-            for name in scorers
-            for metric in metrics[name]
-        },
-        "explanation_score_model": {given.llm_of("scorers", name): "a language model or embedder" for name in scorers},
+    made, owned = {"creatorName": _MAKER}, {"creatorName": _MAKER, "creatorId": _CREATOR}
+    scored = {
+        f"{name}_{metric}": f"{choices['scorers'][name]['method']}: {metric}"
+        for name in scorers
+        for metric in metrics[name]
     }
+    judges = {given.llm_of("scorers", name): "a language model or embedder" for name in scorers}
+    asked = {given.llm_of("explainers", name): "a language model" for name in given.explainers}
+    explained = {name: choices["explainers"][name]["method"] for name in given.explainers}
+    return {
+        "explanation_type": _types(explained, owned),
+        "explanation_model_type": _types(asked, made),
+        "explanation_score_type": _types(scored, owned),
+        "explanation_score_model": _types(judges, made),
+    }
+
+
+def _types(said: Mapping[Any, str], by: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row for each name that is one."""
+    return [
+        {"name": name, "displayName": name, "description": f"latentlake: {what}", **by}
+        for name, what in said.items()
+        if name is not None
+    ]
+
+
+def _write_lines(folder: Path, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """A file of lines for each."""
+    folder.mkdir(parents=True, exist_ok=True)
     for table, rows in tables.items():
-        lines = [
-            as_json({"name": name, "displayName": name, "description": f"latentlake: {said}"})
-            for name, said in rows.items()
-            if name is not None
-        ]
-        (folder / f"{table}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        lines = "".join(f"{as_json(without_nul(row))}\n" for row in rows)
+        (folder / f"{table}.jsonl").write_text(lines, encoding="utf-8", newline="")
 
 
 def _batches(path: Path, kind: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """Results as rows of one flat table, a row a latent and explanation: what Parquet files and data sets are made of."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -157,22 +158,26 @@ def read(file: Path) -> Iterator[Entry]:
     Raises:
         InputError: it cannot be read, lacks a column, or a value is of another kind.
     """
+    number = 0
     try:
-        table = pq.ParquetFile(file)
+        for number, row in enumerate(_rows(file), start=1):
+            yield from _entries(row, file, f"{file}, row {number}")
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file} cannot be read as Parquet: {error}; write the file anew") from error
-    with table:
+        after = f" after row {number}" if number else ""
+        raise InputError(f"{file} cannot be read as Parquet{after}: {error}; write the file anew") from error
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, without the columns that are ours and not read."""
+    with pq.ParquetFile(file) as table:
         names = table.schema_arrow.names
         for name in ("latent", "explanation"):
             if name not in names:
                 raise InputError(f"{file} has no column {name!r}; it has {', '.join(names)}")
         ours = {column.name for column in EXPLANATIONS}
         wanted = [name for name in names if name not in ours or name in _READ]
-        number = 0
         for batch in table.iter_batches(_ROWS, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                yield from _entries(row, file, f"{file}, row {number}")
+            yield from batch.to_pylist()
 
 
 _READ = ("dictionary", "latent", "explainer", "explanation", "scores")
@@ -186,9 +191,26 @@ def _entries(row: dict[str, Any], file: Path, place: str) -> Iterator[Entry]:
     latent = latent_of(row, "latent", place)
     if said is None:
         return
-    yield Said(source, explainer, latent, said, place, rest_of(row, *_READ))
-    for score in row.get("scores") or []:
+    yield Said(source, explainer, latent, said, place, _plain(rest_of(row, *_READ)))
+    scores = row.get("scores") or []
+    if not isinstance(scores, list) or not all(isinstance(score, dict) for score in scores):
+        raise InputError(f"{place}, field 'scores': it must be a list of scores, and is {scores!r:.50}")
+    for score in scores:
         value = number_of(score, "value", place)
         if score.get("control") is None and value is not None:
             scorer = f"{text_of(score, 'scorer', place)}_{text_of(score, 'metric', place)}"
-            yield Rated(source, explainer, scorer, latent, value, place, rest_of(score, "scorer", "metric", "value"))
+            yield Rated(
+                source, explainer, scorer, latent, value, place, _plain(rest_of(score, "scorer", "metric", "value"))
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A value of a column as JSON has it: what JSON has no kind for as a text, and no number at all as null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    is_plain = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)

@@ -73,10 +73,10 @@ def read_json(path: Path) -> Any:
     """A file of one JSON value.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or says a key of an object twice.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; write the file anew") from error
 
@@ -85,7 +85,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """File and line, and the object, of each line of a file, compressed or not.
 
     Raises:
-        InputError: a line is no object, or the file is broken.
+        InputError: a line is no object, or says a key twice; or the file is empty or broken.
     """
     number = 0
     try:
@@ -93,12 +93,26 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                place, row = f"{path}, line {number}", json.loads(line)
+                place, row = f"{path}, line {number}", json.loads(line, object_pairs_hook=_once)
                 if not isinstance(row, dict):
                     raise InputError(f"{place}: it must be an object, and is {row!r:.50}")
                 yield place, row
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read on after line {number}: {error}; write the file anew") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: {error}; write the file anew") from error
+    if number == 0:  # gzip takes a file of no bytes for one of no lines
+        raise InputError(f"{path} is empty; write the file anew, or remove it")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object each of whose keys is there once: of one that is there twice, JSON readers keep the last in silence."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r:.50} is there twice")
+        found[name] = value
+    return found
 
 
 def text_of(row: Mapping[str, Any], name: str, place: str, may_lack: bool = False) -> str | None:
