@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.workbench import EVERYTHING, Workbench, open_instance
+from tests.workbench import EVERYTHING, Workbench, opened
 
 # Tests run in several processes at once: with one torch thread each, these do not wait for each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture
 def workbench(tmp_path: Path) -> Iterator[Workbench]:
     """A small study that was never run, with a Dagster instance of its own."""
-    yield from _open(tmp_path)
+    with opened(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +28,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            for workbench in _open(folder.with_name("under_way")):
-                assert workbench.run() == EVERYTHING
+            with opened(folder.with_name("under_way")) as bench:
+                assert bench.run() == EVERYTHING
             folder.with_name("under_way").rename(folder)
     return folder
 
@@ -37,9 +38,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def materialized(finished: Path, tmp_path: Path) -> Iterator[Workbench]:
     """A small study that was run once, with its lake and its Dagster instance; a copy for each test."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    yield from _open(tmp_path)
-
-
-def _open(folder: Path) -> Iterator[Workbench]:
-    with open_instance(folder / "instance") as instance:
-        yield Workbench(folder / "study", instance)
+    with opened(tmp_path) as bench:
+        yield bench

@@ -1,6 +1,8 @@
 """Dictionaries held against one another: copies, noise and other spaces of which the truth is known, in a flow of their own."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +25,7 @@ from latentlake.flow import Flow
 from latentlake.likeness import Vectors, likeness
 from latentlake.stages import alignments, comparisons
 from tests.scene import Scene, rows_of, study_of, work_of
-from tests.workbench import LATENTS, WIDTH, Workbench
+from tests.workbench import LATENTS, WIDTH, Workbench, opened
 
 
 def permuted(
@@ -76,14 +78,20 @@ def compared_by_hand(bench: Workbench, rows: pl.DataFrame, side: str, key: str) 
     assert rows[f"{side}_cosine"].sum() == pytest.approx(best, abs=1e-3)
 
 
-def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
-    orders = comparing(
-        workbench,
-        every={},
-        near={"pairs": [["one", "copy"]], "exact": 0, "explainers": []},
-        fires={"by": "activations"},
-    )
-    computed = workbench.run()
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "every": {},
+    "near": {"pairs": [["one", "copy"]], "exact": 0, "explainers": []},
+    "fires": {"by": "activations"},
+}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a study with comparisons was run; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("compared")
+    with opened(folder) as bench:
+        comparing(bench, **COMPARISONS)
+        computed = bench.run()
     names = (
         "alignments/every",
         "alignments/near",
@@ -93,9 +101,21 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
         "comparisons/fires",
     )
     assert [computed[name] for name in names] == [3, 1, 3, 1, 1, 1]
-    assert workbench.stale() == {}
-    assert workbench.dagster_stale() == {}
-    view = workbench.view()
+    return folder
+
+
+@pytest.fixture
+def bench(compared: Path, tmp_path: Path) -> Iterator[Workbench]:
+    shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
+    with opened(tmp_path) as bench:
+        yield bench
+
+
+def test_dictionaries_are_compared_in_a_flow(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    orders = comparing(bench, **COMPARISONS)
+    assert bench.stale() == {}
+    assert bench.dagster_stale() == {}
+    view = bench.view()
 
     # a copy in another order, with a little noise, is found again, by both and whether or not all pairs are looked at
     for comparison in ("every", "near"):
@@ -105,7 +125,7 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     for pair in ("copy-half", "copy-one", "half-one"):
         rows = view.alignments.filter(comparison="every", pair=pair).sort("latent").collect()
         for side, key in (("decoder", "W_dec"), ("encoder", "encoder.weight")):
-            compared_by_hand(workbench, rows, side, key)
+            compared_by_hand(bench, rows, side, key)
 
     # of one of which half was kept, that half is shared, and little else
     rows = view.alignments.filter(comparison="every", pair="half-one").sort("latent").collect()
@@ -119,7 +139,7 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     assert (both["similar"], both["share"]) == (rows["is_shared"].sum(), rows["is_shared"].mean())
     assert sums["copy-one", "both"]["share"] == sums["copy-one", "both"]["share_firing"] == 1
     assert sums["copy-one", "decoder"]["median"] == pytest.approx(
-        np.median(np.diag(weights(workbench, "copy", "W_dec") @ weights(workbench, "one", "W_dec")[orders["copy"]].T)),
+        np.median(np.diag(weights(bench, "copy", "W_dec") @ weights(bench, "one", "W_dec")[orders["copy"]].T)),
         abs=1e-4,
     )
 
@@ -168,7 +188,7 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     )
     assert all(name in picture for name in ("half", "explanations of tokens", "another"))
     capsys.readouterr()
-    lake = ["--lake", str(workbench.folder / "lake")]
+    lake = ["--lake", str(bench.folder / "lake")]
     assert main([*lake, "compare", "every"]) == 0
     printed = capsys.readouterr().out
     assert "half-one" in printed
@@ -180,24 +200,24 @@ def test_dictionaries_are_compared_in_a_flow(workbench: Workbench, capsys: pytes
     assert "every" in capsys.readouterr().err
 
     # another dictionary is compared with each, and nothing else is computed anew; nor where these change places
-    before = workbench.data_versions()
-    permuted(workbench.folder, "one", "more", seed=2)
-    workbench.study["dictionaries"] = {
+    before = bench.data_versions()
+    permuted(bench.folder, "one", "more", seed=2)
+    bench.study["dictionaries"] = {
         "more": {"hookpoint": "layers.1", "coder": "coders/more", "latents": "all"},
-        **workbench.study["dictionaries"],
+        **bench.study["dictionaries"],
     }
-    computed = workbench.run()
+    computed = bench.run()
     assert {name: n for name, n in computed.items() if name.startswith(("alignments", "comparisons"))} == {
         "alignments/every": 3, "alignments/fires": 3, "comparisons/every": 1, "comparisons/fires": 1,
     }  # fmt: skip
-    after = workbench.data_versions()
+    after = bench.data_versions()
     assert all(after[key] == version for key, version in before.items() if not key[0].startswith("comparisons/"))
 
     # what is compared no more is not shown
-    workbench.study["comparisons"] = {"every": {"dictionaries": ["one", "copy"]}}
-    workbench.run()
-    assert workbench.view().alignments.select(pl.col("pair").unique()).collect()["pair"].to_list() == ["copy-one"]
-    assert set(workbench.view().comparisons.collect()["pair"]) == {"copy-one"}
+    bench.study["comparisons"] = {"every": {"dictionaries": ["one", "copy"]}}
+    bench.run()
+    assert bench.view().alignments.select(pl.col("pair").unique()).collect()["pair"].to_list() == ["copy-one"]
+    assert set(bench.view().comparisons.collect()["pair"]) == {"copy-one"}
 
 
 def test_directions_of_other_spaces_say_so(workbench: Workbench) -> None:
@@ -322,15 +342,13 @@ def borrowing(bench: Workbench) -> dict[str, np.ndarray]:
     return orders
 
 
-def test_all_but_the_same_latents_share_an_explanation(
-    workbench: Workbench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    orders = borrowing(workbench)
-    workbench.run()
+def test_all_but_the_same_latents_share_an_explanation(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    orders = borrowing(bench)
+    bench.run()
     before = datetime.now(UTC).isoformat()
-    assert workbench.stale() == {}
-    assert workbench.dagster_stale() == {}
-    view = workbench.view()
+    assert bench.stale() == {}
+    assert bench.dagster_stale() == {}
+    view = bench.view()
     said = {
         row["latent"]: row
         for row in view.explanations.filter(dictionary="one", explainer="tokens").collect().to_dicts()
@@ -352,8 +370,8 @@ def test_all_but_the_same_latents_share_an_explanation(
                 assert (row["explanation"], row["error"]) == (None, "not_explained")
 
     # what is said of the lender is said of the borrowers, and nothing of the others changes
-    workbench.study["explainers"]["tokens"]["n"] = 2
-    computed = workbench.run()
+    bench.study["explainers"]["tokens"]["n"] = 2
+    computed = bench.run()
     changed = {
         "explanations/tokens": 6,
         "explanations/lent": 6,
@@ -362,12 +380,12 @@ def test_all_but_the_same_latents_share_an_explanation(
         "comparisons/every": 1,
     }
     assert computed == changed
-    short = workbench.view().explanations.filter(explainer="lent").drop_nulls("explanation").collect()
+    short = bench.view().explanations.filter(explainer="lent").drop_nulls("explanation").collect()
     assert short["explanation"].str.count_matches(",").max() <= 1
 
     # two explainers, and one at two moments
     capsys.readouterr()
-    command = ["--lake", str(workbench.folder / "lake"), "compare", "--json", "--explainers"]
+    command = ["--lake", str(bench.folder / "lake"), "compare", "--json", "--explainers"]
     assert main([*command, "tokens", "lent"]) == 0
     same = {row["dictionary"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert same["one"]["explanations"] == pytest.approx(1, abs=1e-4)
@@ -379,9 +397,9 @@ def test_all_but_the_same_latents_share_an_explanation(
     assert "have no vectors" in capsys.readouterr().err
 
     # another dictionary in the comparison makes no borrowed explanation anew but its own
-    permuted(workbench.folder, "one", "more", seed=2)
-    workbench.study["dictionaries"]["more"] = {"hookpoint": "layers.1", "coder": "coders/more", "latents": "all"}
-    computed = workbench.run()
+    permuted(bench.folder, "one", "more", seed=2)
+    bench.study["dictionaries"]["more"] = {"hookpoint": "layers.1", "coder": "coders/more", "latents": "all"}
+    computed = bench.run()
     assert (
         computed["explanations/lent"] == computed["explanations/tokens"] + 2
     )  # those of the lender, which reads all its pairs

@@ -29,8 +29,6 @@ from tests.test_killed import run as run_until
 from tests.test_lineage import more_latents, prompt_of_explainer, scorer_added, scorer_removed, shard_added
 from tests.workbench import Workbench, open_instance
 
-pytestmark = pytest.mark.xdist_group("diff")  # what they share takes a minute to make: one process makes it, once
-
 Frames = dict[str, list[str]]
 
 

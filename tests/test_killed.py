@@ -13,8 +13,6 @@ import pytest
 from latentlake.catalog import Catalog
 from tests.workbench import Workbench, open_instance
 
-pytestmark = pytest.mark.xdist_group("killed")  # what they share takes a minute to make: one process makes it, once
-
 FLUSH = 64  # calls that the ledger gathers before it writes
 
 

@@ -20,8 +20,6 @@ from tests.served import JUDGE, ServedBench
 from tests.servers import Canned, answer, said, serving, status
 from tests.workbench import EVERYTHING, open_instance
 
-pytestmark = pytest.mark.xdist_group("served")
-
 
 @pytest.fixture
 def server() -> Iterator[Canned]:

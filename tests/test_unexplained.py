@@ -13,8 +13,7 @@ from latentlake.checks import checks_of
 from latentlake.cli import main
 from latentlake.summary import summarize
 from latentlake.trace import trace
-from tests.conftest import _open
-from tests.workbench import Workbench
+from tests.workbench import Workbench, opened
 
 SCORERS = {
     "odd": {"method": "intruder", "sample": "wide", "trials": 12, "llm": "judge"},
@@ -26,7 +25,7 @@ STAGES = {"scores/none/odd": 2, "scores/none/near": 2}
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """The small study with samples wide enough, and these scorers beside one of explanations; run once."""
-    for bench in _open(tmp_path_factory.mktemp("unexplained")):
+    with opened(tmp_path_factory.mktemp("unexplained")) as bench:
         bench.study["samples"] = {"wide": {"split": "score", "windows": 60, "negatives": 20}}
         bench.study["explainers"] = {"tokens": {"method": "tokens"}}
         embedding = {"method": "embedding", "explainers": ["tokens"], "sample": "wide", "windows": 8}
