@@ -355,8 +355,9 @@ class Lake:
         if state is None:
             return self._open(table, version)
         known = self._known(table)
-        if known.opened is not None and known.opened[0] == state and version in (None, state[0]):
-            return known.opened[1]
+        kept = known.opened
+        if kept is not None and kept[0] == state and version in (None, state[0]):
+            return kept[1]
         delta = self._open(table, version)
         if delta is not None and version is None:
             known.opened = state, delta
