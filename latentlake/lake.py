@@ -323,10 +323,10 @@ class Lake:
 
     def _complete(self, name: str, delta: DeltaTable) -> None:
         """Give a table of an older latentlake the columns that it lacks."""
-        wanted = Schema.from_arrow(TABLES[name].schema).fields
-        lacking = [field for field in wanted if field.name in self._lacks(name, delta)]
+        lacking = self._lacks(name, delta)
         if lacking:
-            delta.alter.add_columns(lacking)
+            wanted = Schema.from_arrow(TABLES[name].schema).fields
+            delta.alter.add_columns([field for field in wanted if field.name in lacking])
 
     def _create(self, table: Table) -> DeltaTable:
         return DeltaTable.create(
