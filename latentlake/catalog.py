@@ -205,7 +205,10 @@ class Catalog:
             self._extend("studies", [{"ordinal": ordinal, **choices, **now}])
 
     def present_study(self) -> dict[str, Any] | None:
-        """The last row of ``studies``."""
+        """The last row of ``studies``; read once, as long as nothing is written."""
+        return self._present() if self._at is not None else self._lake.once("studies", "present", self._present)
+
+    def _present(self) -> dict[str, Any] | None:
         frame = self._lake.scan("studies")
         if self._at is not None:
             frame = frame.filter(pl.col("at") <= self._at)
