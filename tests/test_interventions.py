@@ -538,6 +538,7 @@ def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> No
 
 def test_planted_latents_and_directions_of_length_0_are_recorded_and_not_pushed(materialized: Workbench) -> None:
     bench = pushing(materialized)
+    bench.study["scorers"] = {"intervention": bench.study["scorers"]["intervention"]}
     path = bench.folder / "coders" / "one" / "sae.safetensors"
     tensors = load_file(path)
     tensors["W_dec"][:] = 0
