@@ -61,12 +61,16 @@ def _preview(scorer: Scorer, sample: str | None, frame: Frame) -> str:
     means = rows.group_by("metric", "control").agg(
         mean=pl.col("value").mean(), latents=pl.col("value").count(), failed=pl.col("n_failed").sum()
     )
+    image = _image(scorer, rows, frame) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
+    return "\n\n".join([image, table_of(means.sort("metric", "control", nulls_last=False)), _misjudged(sample, frame)])
+
+
+def _image(scorer: Scorer, rows: pl.DataFrame, frame: Frame) -> str:
     # of wrong tokens the latent fires in the window, which is neither of its deciles nor silent
     own = frame("judgements").filter(pl.col("source") != WRONG_TOKENS)
     judgements = own.select("control", "latent", "decile", "probability", "measure").collect()
     chart = partial(picture, metric=scorer.metrics[0], chance=scorer.chance)
-    drawn = image(chart, rows, judgements) if rows["latent"].n_unique() >= _WORTH_A_CHART else ""
-    return "\n\n".join([drawn, table_of(means.sort("metric", "control", nulls_last=False)), _misjudged(sample, frame)])
+    return image(chart, rows, judgements)
 
 
 def _misjudged(sample: str | None, frame: Frame) -> str:

@@ -5,6 +5,7 @@ else, an event is reported; runs that died with their process are marked as fail
 """
 
 from collections.abc import Mapping
+from functools import cache, partial
 
 import dagster as dg
 
@@ -44,9 +45,9 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> int:
 
 def mend(instance: dg.DagsterInstance, flow: Flow, plan: Plan) -> int:
     """Report an event for each up-to-date partition of which Dagster thinks otherwise; returns how many."""
-    reported = 0
+    reported, newest = 0, cache(partial(latest_event, instance))  # asked once a stage is done with, by those below it
     for stage in flow.stages.values():
-        pointers = {source.stage: latest_event(instance, source.stage) for source in stage.inputs}
+        pointers = {source.stage: newest(source.stage) for source in stage.inputs}
         known = _known(instance, stage)
         for planned in plan.all:
             if planned.stage is not stage or planned.state is not State.FRESH:

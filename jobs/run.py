@@ -6,6 +6,7 @@
 import argparse
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -66,9 +67,17 @@ class Run:
         self.flow = Flow(self.study)
         self.lake: Lake = lake.open(self.study.name)
         self.origins: Origins = models.origins(self.study)
-        definitions = build_definitions(self.study, lake=lake, models=models, progress=progress)
+        self._resources = {"lake": lake, "models": models, "progress": progress}
         self._launch_id = uuid4().hex
-        self._job = definitions.resolve_implicit_global_asset_job_def()
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """What Dagster is told of the study; made when something is to be computed."""
+        return build_definitions(self.study, **self._resources)
+
+    @cached_property
+    def _job(self) -> dg.JobDefinition:
+        return self.definitions.resolve_implicit_global_asset_job_def()
 
     def plan(self) -> Plan:
         """The plan as of now."""

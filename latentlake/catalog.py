@@ -8,6 +8,7 @@ on one partition, the one that began last may publish; the other is refused at i
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -85,6 +86,13 @@ class Catalog:
         # "dropped" and "pruned" rows are attempts of their own; "published" sorts after "building", as it comes later.
         frame = frame.select(*Publication._fields, *lists).sort("attempt", "at", "state")
         return frame.unique(["asset", "partition"], keep="last", maintain_order=True)
+
+    def snapshot(self) -> pl.DataFrame:
+        """`latest` of all assets, with the list ``table_versions``; read once, as long as nothing is written."""
+        latest = partial(self.latest, lists=["table_versions"])
+        if self._at is not None:
+            return latest().collect()
+        return self._lake.once("partitions", "latest", lambda: latest().collect())
 
     def publications(self, asset: str | None = None) -> Publications:
         """The latest row of each partition, by (asset, partition); pruned ones are left out."""
@@ -170,6 +178,9 @@ class Catalog:
 
     def shards(self) -> list[str]:
         """Registered shards, in order of registration."""
+        return list(self._lake.once("shards", "order", self._registered))
+
+    def _registered(self) -> list[str]:
         return self._lake.scan("shards").sort("ordinal").select("shard").collect()["shard"].to_list()
 
     def order(self, listed: Sequence[str]) -> list[str]:
@@ -194,7 +205,10 @@ class Catalog:
             self._extend("studies", [{"ordinal": ordinal, **choices, **now}])
 
     def present_study(self) -> dict[str, Any] | None:
-        """The last row of ``studies``."""
+        """The last row of ``studies``; read once, as long as nothing is written."""
+        return self._present() if self._at is not None else self._lake.once("studies", "present", self._present)
+
+    def _present(self) -> dict[str, Any] | None:
         frame = self._lake.scan("studies")
         if self._at is not None:
             frame = frame.filter(pl.col("at") <= self._at)

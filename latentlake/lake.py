@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import listdir
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -26,6 +26,10 @@ _SMALL_BYTES = 16 << 20
 _ROW_GROUP = 16_384  # rows: what is read of a file where one latent of its thousands is asked for
 _COMMIT = re.compile(r"\d{20}\..*(json|parquet)")
 _FILE = "__file"
+_KNOWN_TABLES = 256
+
+T = TypeVar("T")
+State = tuple[int, int | str]
 
 # Writers of different partitions do not conflict, but their commits queue for one version number.
 _retry_conflicts = retry(
@@ -41,6 +45,22 @@ class Written(NamedTuple):
 
     version: int
     files: str
+
+
+@dataclass
+class _Known:
+    """What this process knows of a table in a folder: the table opened, and what was made of it, each with the state it is of.
+
+    An opened table that is kept is for readers alone: it stays at its version, for frames are read of it later.
+    """
+
+    opened: tuple[State, DeltaTable] | None = None
+    made: tuple[State, dict[str, Any]] | None = None
+
+
+@lru_cache(maxsize=_KNOWN_TABLES)
+def _known(path: str) -> _Known:
+    return _Known()
 
 
 @dataclass(frozen=True)
@@ -100,7 +120,7 @@ class Lake:
         ``where``: values of columns, each one value or a list of them; partition columns prune files. ``version``: a
         past version of the table, as long as its files are kept.
         """
-        delta = self._open(table, version)
+        delta = self._read(table, version)
         if delta is None:
             return TABLES[table].empty().lazy()
         frame = self._whole(table, delta)
@@ -123,7 +143,7 @@ class Lake:
         Of all files only that column is read, and the others of those files alone that hold any: look-ups in what millions of
         appended rows say are mostly in vain, or for rows that were written together.
         """
-        delta, declared = self._open(table), TABLES[table].empty()
+        delta, declared = self._read(table), TABLES[table].empty()
         if delta is None or not values:
             return declared.lazy()
         self._lacks(table, delta)
@@ -164,17 +184,17 @@ class Lake:
 
     def files(self, table: str) -> int:
         """Number of live files of a table."""
-        delta = self._open(table)
+        delta = self._read(table)
         return 0 if delta is None else len(delta.file_uris())
 
     def bytes(self, table: str) -> int:
         """Bytes of a table's live files."""
-        delta = self._open(table)
+        delta = self._read(table)
         return 0 if delta is None else sum(pl.DataFrame(delta.get_add_actions())["size_bytes"].to_list())
 
     def small_files(self, table: str) -> int:
         """Number of live files of a table that had better be fewer."""
-        delta = self._open(table)
+        delta = self._read(table)
         sizes = [] if delta is None else pa.table(delta.get_add_actions())["size_bytes"].to_pylist()
         return sum(size < _SMALL_BYTES for size in sizes)
 
@@ -226,7 +246,21 @@ class Lake:
         delta = self._open(table, is_listed=False)
         return None if delta is None else delta.version()
 
-    def state(self, table: str) -> tuple[int, int | str] | None:
+    def once(self, table: str, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` makes of a table's rows; what goes by a name is made anew when the table has changed."""
+        state = self.state(table) if self.is_local else None
+        if state is None:
+            return make()
+        known = self._known(table)
+        kept = known.made
+        if kept is None or kept[0] != state:
+            kept = known.made = (state, {})
+        if name not in kept[1]:
+            kept[1][name] = make()
+        made: T = kept[1][name]
+        return made
+
+    def state(self, table: str) -> State | None:
         """What tells a table from what it was before, and from one that was made anew in its place; None where there is none."""
         if self.is_local:
             newest = self._newest(table)
@@ -245,7 +279,7 @@ class Lake:
 
     def files_by_partition(self, table: str) -> dict[tuple[str, ...], str]:
         """Digest of the names of the live files of each partition, by the values of the partition columns."""
-        delta = self._open(table)
+        delta = self._read(table)
         if delta is None:
             return {}
         columns = [f"partition.{name}" for name in TABLES[table].partition_by]
@@ -285,14 +319,15 @@ class Lake:
                 f"cannot write to the table {self.path(name)}: {error}; see to the room and the rights there. What was written "
                 "before stands, and the next run goes on from it"
             ) from error
+        self._keep(name, delta)
         return delta
 
     def _complete(self, name: str, delta: DeltaTable) -> None:
         """Give a table of an older latentlake the columns that it lacks."""
-        wanted = Schema.from_arrow(TABLES[name].schema).fields
-        lacking = [field for field in wanted if field.name in self._lacks(name, delta)]
+        lacking = self._lacks(name, delta)
         if lacking:
-            delta.alter.add_columns(lacking)
+            wanted = Schema.from_arrow(TABLES[name].schema).fields
+            delta.alter.add_columns([field for field in wanted if field.name in lacking])
 
     def _create(self, table: Table) -> DeltaTable:
         return DeltaTable.create(
@@ -305,6 +340,29 @@ class Lake:
             description=table.doc,
             storage_options=dict(self.storage_options) or None,
         )
+
+    def _known(self, table: str) -> _Known:
+        return _known(str(Path(self.path(table)).absolute()))
+
+    def _keep(self, table: str, delta: DeltaTable) -> None:
+        """Keep a table that was written to, and is not again, for those who read it next."""
+        state = self.state(table) if self.is_local else None
+        if state is not None and state[0] == delta.version():
+            self._known(table).opened = state, delta
+
+    def _read(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """A table for reading alone, at its newest version or a past one: opened anew only if it is not known as it is."""
+        state = self.state(table) if self.is_local else None
+        if state is None:
+            return self._open(table, version)
+        known = self._known(table)
+        kept = known.opened
+        if kept is not None and kept[0] == state and version in (None, state[0]):
+            return kept[1]
+        delta = self._open(table, version)
+        if delta is not None and version is None:
+            known.opened = state, delta
+        return delta
 
     def _open(self, table: str, version: int | None = None, is_listed: bool = True) -> DeltaTable | None:
         options = dict(self.storage_options) or None

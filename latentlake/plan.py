@@ -72,7 +72,7 @@ class Plan:
         self._flow = flow
         self._origins = origins
         self._catalog = catalog
-        self._latest = catalog.latest(lists=["table_versions"]).collect()
+        self._latest = catalog.snapshot()
         self._damaged = catalog.damaged(self._latest)
         self.shards = catalog.order(list(origins.shards))
         self._dropped = set(self._latest.filter(state=DROPPED).select("asset", "partition").iter_rows())

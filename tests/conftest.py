@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from tests.compared import COMPARISONS, PAIRS, REPORT, comparing
-from tests.workbench import EVERYTHING, Workbench, open_instance
+from tests.workbench import EVERYTHING, Workbench, opened
 
 # Tests run in several processes at once: with one torch thread each, these do not wait for each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture
 def workbench(tmp_path: Path) -> Iterator[Workbench]:
     """A small study that was never run, with a Dagster instance of its own."""
-    yield from _open(tmp_path)
+    with opened(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +52,8 @@ def _once(factory: pytest.TempPathFactory, name: str, run: Callable[[Workbench],
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             under_way = folder.with_name(f"{name}_under_way")
-            for workbench in _open(under_way):
-                run(workbench)
+            with opened(under_way) as bench:
+                run(bench)
             under_way.rename(folder)
     return folder
 
@@ -61,16 +62,13 @@ def _once(factory: pytest.TempPathFactory, name: str, run: Callable[[Workbench],
 def materialized(finished: Path, tmp_path: Path) -> Iterator[Workbench]:
     """A small study that was run once, with its lake and its Dagster instance; a copy for each test."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    yield from _open(tmp_path)
+    with opened(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture
 def compared_bench(compared: Path, tmp_path: Path) -> Iterator[Workbench]:
     """The same of the study that compares."""
     shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
-    yield from _open(tmp_path)
-
-
-def _open(folder: Path) -> Iterator[Workbench]:
-    with open_instance(folder / "instance") as instance:
-        yield Workbench(folder / "study", instance)
+    with opened(tmp_path) as bench:
+        yield bench

@@ -23,8 +23,6 @@ from resources.models import ModelsResource
 from tests.models import SIZE, TEXTS, tokenizer, write_model
 from tests.workbench import open_instance
 
-pytestmark = pytest.mark.xdist_group("any")  # what some of them share is made once
-
 STUDY: dict[str, Any] = {
     "name": "any",
     "blocks": 1,

@@ -12,8 +12,6 @@ from latentlake.catalog import Catalog, Made
 from tests.fences import by_heading, run
 from tests.workbench import Workbench, open_instance
 
-pytestmark = pytest.mark.xdist_group("cookbook")  # what they share is made once
-
 RECIPES = by_heading("docs/cookbook.md")
 
 

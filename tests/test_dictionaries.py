@@ -26,8 +26,6 @@ from latentlake.reading.view import View
 from tests.coder_fixtures import VARIANTS, perfect
 from tests.workbench import LATENTS, WIDTH, Workbench
 
-pytestmark = pytest.mark.xdist_group("dictionaries")
-
 POINT = {"hookpoint": "layers.1", "latents": 4}
 CODER = {**POINT, "coder": "coders/one"}
 TRAINING = {"latents": 48, "k": 4, "contexts": 8, "epochs": 4, "lr": 0.01}

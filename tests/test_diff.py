@@ -25,11 +25,10 @@ from latentlake.reading.diff import Diff, diff
 from latentlake.reading.moments import around, moment
 from latentlake.reading.view import View, as_moment
 from latentlake.tables import TABLES
+from tests.killed import main as run_through
 from tests.test_killed import run as run_until
 from tests.test_lineage import more_latents, prompt_of_explainer, scorer_added, scorer_removed, shard_added
 from tests.workbench import Workbench, open_instance
-
-pytestmark = pytest.mark.xdist_group("diff")  # what they share takes a minute to make: one process makes it, once
 
 Frames = dict[str, list[str]]
 
@@ -260,7 +259,7 @@ def test_what_is_being_built_is_not_seen(finished: Path, tmp_path: Path) -> None
     assert [(each.asset, each.partition, each.cause.what) for each in stopped] == [
         ("scores/default/surprisal", "0|one", "begun again and not finished")
     ]
-    assert run_until(folder, "never") == 0
+    run_through(folder, "never")
     assert set(then.judgements.filter(scorer="surprisal").collect()["block"]) == {1}
     finished_then = [each for each in diff(then, View(lake)).causes if each.kind == "added"]
     assert [each.cause.what for each in finished_then] == ["finished"]

@@ -16,8 +16,6 @@ from latentlake.study import load_study
 from tests.contract import CHECKS, Engine
 from tests.test_engines_real import ROOT, smollm2  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.xdist_group("engines")  # the models load once
-
 
 @pytest.fixture(scope="module")
 def transformers(smollm2: Path) -> Engine:  # noqa: F811

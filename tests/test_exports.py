@@ -30,8 +30,7 @@ from latentlake.importing import bring_in
 from latentlake.registry import EXPORTS
 from latentlake.study import load_study
 from latentlake.tables import TABLES
-from tests.conftest import _open
-from tests.workbench import LATENTS, Workbench
+from tests.workbench import LATENTS, Workbench, opened
 
 FORMS = ["delphi", "huggingface", "neuronpedia", "paper", "parquet"]
 ODD = [
@@ -56,7 +55,7 @@ def odd(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
     """The small study with an explainer more, whose explanations hold odd characters; not to be changed."""
     folder = tmp_path_factory.mktemp("odd")
     shutil.copytree(finished, folder, dirs_exist_ok=True)
-    for bench in _open(folder):
+    with opened(folder) as bench:
         chosen = chosen_of(bench)
         said = {str(latent): f"{n} {ODD[n % len(ODD)]}" for n, latent in enumerate(chosen)}
         (bench.folder / "odd.json").write_text(json.dumps(said))

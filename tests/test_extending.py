@@ -32,7 +32,7 @@ import latentlake.engines.echo as echo
 from latentlake.digest import mix, seed_of
 from latentlake.fakes import FakeHandles
 from latentlake.handles import LazyHandles, Settings
-from tests.conftest import open_instance
+from tests.workbench import open_instance
 from tests.workbench import LATENTS, WIDTH, FakeModels, Workbench
 
 folder, page = Path(sys.argv[1]), Path(sys.argv[2]).read_text()

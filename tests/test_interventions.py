@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -32,7 +33,7 @@ from latentlake.steering.search import Search, strength_of
 from latentlake.steering.steered import Steered
 from latentlake.tables import TABLES
 from tests.stub import TIMEOUT, Stub, explanations_frame, reply, rows_of, study
-from tests.workbench import Workbench, open_instance
+from tests.workbench import Workbench, opened
 
 BOS = 1
 SECTIONS: dict[str, Any] = {
@@ -462,15 +463,24 @@ def pushing(bench: Workbench) -> Workbench:
     return bench
 
 
+@pytest.fixture(scope="module")
+def pushed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small study was run, and with interventions again; to be copied, not changed."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("pushed") / "it"))
+    with opened(folder) as bench:
+        computed = pushing(bench).run()
+        assert {name: computed[name] for name in STAGES} == STAGES
+    return folder
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Workbench]:
-    with open_instance(tmp_path / "instance") as instance:
-        yield pushing(Workbench(tmp_path, instance))
+def bench(pushed: Path, tmp_path: Path) -> Iterator[Workbench]:
+    shutil.copytree(pushed, tmp_path, dirs_exist_ok=True)
+    with opened(tmp_path) as bench:
+        yield pushing(bench)
 
 
 def test_an_intervention_runs_from_strengths_to_scores(bench: Workbench) -> None:
-    computed = bench.run()
-    assert {name: computed[name] for name in STAGES} == STAGES
     view = bench.view()
     strengths = view.strengths.collect()
     assert len(strengths) == strengths["latent"].n_unique() * 2 * 2
@@ -492,7 +502,6 @@ def test_an_intervention_runs_from_strengths_to_scores(bench: Workbench) -> None
 
 def test_prompts_of_an_intervention_are_of_three_splits(bench: Workbench) -> None:
     """None that strengths were tuned on, or explanations made of, is scored."""
-    bench.run()
     view = bench.view()
     split = view.contexts.select("shard", "context", "split").collect()
     for table, wanted in (("continuations", "score"), ("token_changes", "explain")):
@@ -501,7 +510,6 @@ def test_prompts_of_an_intervention_are_of_three_splits(bench: Workbench) -> Non
 
 
 def test_what_changes_makes_stale_what_lies_below_it(bench: Workbench) -> None:
-    bench.run()
     below = {"continuations/pushed": 2, "scores/default/intervention": 2}
     bench.study["interventions"]["pushed"]["tokens"] = 3
     assert bench.stale() == {"continuations/pushed": 2}
@@ -516,7 +524,6 @@ def test_what_changes_makes_stale_what_lies_below_it(bench: Workbench) -> None:
 
 def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> None:
     """With a target more, the texts at the others are those in the ledger, and so are the clean ones."""
-    bench.run()
     before = bench.view().calls.filter(engine="subject").collect()
     bench.study["interventions"]["pushed"]["kl"] = [0.1, 0.3, 0.5]
     bench.run()
@@ -529,7 +536,9 @@ def test_a_text_is_drawn_once_whatever_is_computed_again(bench: Workbench) -> No
     assert before.join(after, on="key", how="anti").is_empty()
 
 
-def test_planted_latents_and_directions_of_length_0_are_recorded_and_not_pushed(bench: Workbench) -> None:
+def test_planted_latents_and_directions_of_length_0_are_recorded_and_not_pushed(materialized: Workbench) -> None:
+    bench = pushing(materialized)
+    bench.study["scorers"] = {"intervention": bench.study["scorers"]["intervention"]}
     path = bench.folder / "coders" / "one" / "sae.safetensors"
     tensors = load_file(path)
     tensors["W_dec"][:] = 0

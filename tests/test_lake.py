@@ -1,5 +1,6 @@
 """Delta tables in a folder: one partition is replaced at a time, by writers that do not disturb each other."""
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -103,6 +104,81 @@ def test_append_keeps_what_was_there(lake: Lake) -> None:
         lake.append("shards", shards("b", "a")),
     ] == [1, 2, 3]
     assert sorted(lake.scan("shards").collect()["shard"]) == ["a", "a", "b"]
+
+
+def test_a_table_is_opened_anew_only_when_it_has_changed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    plain = Lake._open
+
+    def counted(self: Lake, table: str, *options: Any, **named: Any) -> DeltaTable | None:
+        opened.append(table)
+        return plain(self, table, *options, **named)
+
+    monkeypatch.setattr(Lake, "_open", counted)
+    put(lake, "a", 0, "x")
+    opened.clear()
+    for same in (lake, Lake(lake.uri, "tiny")):
+        assert texts(same) == [("a", 0, "x")]
+        assert same.files("explanations") == 1
+    assert opened == []
+    DeltaTable(lake.path("explanations")).delete()  # as another process would
+    assert texts(lake) == texts(lake) == []
+    assert opened == ["explanations"]
+
+
+def test_a_frame_is_of_the_version_that_was_scanned(lake: Lake) -> None:
+    put(lake, "a", 0, "x")
+    before = lake.scan("explanations")
+    put(lake, "a", 0, "y")
+    put(lake, "b", 0, "z")
+    assert before.collect()["explanation"].to_list() == ["x"]
+    assert texts(lake) == [("a", 0, "y"), ("b", 0, "z")]
+
+
+def test_a_table_made_anew_in_the_place_of_another_is_read(lake: Lake, tmp_path: Path) -> None:
+    put(lake, "a", 0, "x")
+    other = Lake(str(tmp_path / "other"), "tiny")
+    put(other, "a", 0, "y")
+    assert texts(lake) == [("a", 0, "x")]
+    shutil.rmtree(lake.path("explanations"))
+    assert texts(lake) == []
+    shutil.copytree(other.path("explanations"), lake.path("explanations"))
+    assert texts(lake) == [("a", 0, "y")]
+    shutil.rmtree(lake.path("explanations"))
+    put(lake, "a", 0, "z")
+    assert texts(lake) == [("a", 0, "z")]
+
+
+def test_lakes_of_one_name_in_two_folders_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        put(Lake("lake", "tiny"), "a", 0, name)
+    shutil.copytree(tmp_path / "two", tmp_path / "copy")
+    (tmp_path / "copy" / "lake" / "tiny" / "explanations").rename(tmp_path / "copy" / "aside")
+    monkeypatch.chdir(tmp_path / "one")
+    assert texts(Lake("lake", "tiny")) == [("a", 0, "one")]
+    monkeypatch.chdir(tmp_path / "two")
+    assert texts(Lake("lake", "tiny")) == [("a", 0, "two")]
+    monkeypatch.chdir(tmp_path / "copy")
+    assert texts(Lake("lake", "tiny")) == []
+
+
+def test_what_is_made_of_a_table_is_made_again_exactly_when_it_has_changed(lake: Lake) -> None:
+    made: list[int] = []
+
+    def count() -> int:
+        made.append(len(texts(lake)))
+        return made[-1]
+
+    assert [lake.once("explanations", "n", count) for _ in range(2)] == [0, 0]
+    assert len(made) == 2  # of what is not there nothing is kept
+    put(lake, "a", 0, "x")
+    assert [lake.once("explanations", name, count) for name in ("n", "n", "m")] == [1, 1, 1]
+    assert len(made) == 4
+    put(lake, "a", 1, "y")
+    assert [Lake(lake.uri, "tiny").once("explanations", "n", count) for _ in range(2)] == [2, 2]
+    assert len(made) == 5
 
 
 def test_every_write_is_one_version_with_its_facts(lake: Lake) -> None:

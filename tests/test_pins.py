@@ -65,6 +65,8 @@ def test_a_pin_stales_the_explanations_of_its_dictionary_alone(materialized: Wor
     latent = a_chosen_latent(materialized)
     materialized.study["dictionaries"]["two"] = {**materialized.study["dictionaries"]["one"], "latents": 2}
     with_people(materialized, files={"one": "pins/one.jsonl", "two": "pins/two.jsonl"})
+    del materialized.study["explainers"]["default"]
+    materialized.study["scorers"] = {}
     pins = {name: materialized.folder / "pins" / f"{name}.jsonl" for name in ("one", "two")}
     for path in pins.values():
         pin(path, Pin(latent, "words"))

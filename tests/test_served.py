@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,35 @@ from tests.served import JUDGE, ServedBench
 from tests.servers import Canned, answer, said, serving, status
 from tests.workbench import EVERYTHING, open_instance
 
-pytestmark = pytest.mark.xdist_group("served")
+
+@dataclass(frozen=True)
+class Answered:
+    """The small study, run with a server; to be copied, not changed. ``versions``: data versions of what is published."""
+
+    folder: Path
+    server: Canned
+    versions: dict[tuple[str, str], str | None]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answered]:
+    folder = tmp_path_factory.mktemp("answered")
+    with serving() as server:
+        for bench in opened(folder, server.url):
+            assert bench.run() == EVERYTHING
+            versions = bench.data_versions()
+        yield Answered(folder, server, versions)
+
+
+@pytest.fixture(scope="module")
+def unasked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all of the small study was computed that asks no language model; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("unasked")
+    with serving() as server:
+        for bench in opened(folder, server.url):
+            bench.prepare().execute("data")
+        assert server.asked == []
+    return folder
 
 
 @pytest.fixture
@@ -30,8 +59,15 @@ def server() -> Iterator[Canned]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, server: Canned) -> Iterator[ServedBench]:
+def bench(unasked: Path, tmp_path: Path, server: Canned) -> Iterator[ServedBench]:
+    shutil.copytree(unasked, tmp_path, dirs_exist_ok=True)
     yield from opened(tmp_path, server.url)
+
+
+@pytest.fixture
+def done(answered: Answered, tmp_path: Path) -> Iterator[ServedBench]:
+    shutil.copytree(answered.folder, tmp_path, dirs_exist_ok=True)
+    yield from opened(tmp_path, answered.server.url)
 
 
 def opened(folder: Path, url: str | None) -> Iterator[ServedBench]:
@@ -54,10 +90,9 @@ def batch_of(bench: ServedBench) -> Batch:
 
 
 def test_a_study_is_run_with_a_server_and_rebuilt_from_its_ledger_alone(
-    bench: ServedBench, server: Canned, tmp_path: Path
+    done: ServedBench, answered: Answered, tmp_path: Path
 ) -> None:
-    assert bench.run() == EVERYTHING
-    asked, versions = len(server.asked), bench.data_versions()
+    bench, asked = done, len(answered.server.asked)
     assert bench.view().scores.filter(pl.col("value").is_null()).collect().is_empty()
     assert asked == bench.view().calls.collect().height
 
@@ -67,27 +102,26 @@ def test_a_study_is_run_with_a_server_and_rebuilt_from_its_ledger_alone(
         shutil.copytree(Path(bench.lake.uri) / table, other / "study" / "lake" / table)
     for replayed in opened(other, None):
         assert replayed.run() == EVERYTHING
-        assert replayed.data_versions() == versions
+        assert replayed.data_versions() == answered.versions
         replayed.study["explainers"]["default"]["draws"] = 4
         with pytest.raises(EngineError, match=r"calls of the model judge are not in the ledger.*LATENTLAKE_REPLAY"):
             replayed.run()
-    assert len(server.asked) == asked
+    assert len(answered.server.asked) == asked
 
 
-def test_a_study_without_an_address_is_refused_before_any_work(bench: ServedBench) -> None:
-    bench.url = "localhost:8000"
-    with pytest.raises(InputError, match=r"llms.judge: LATENTLAKE_ENDPOINTS .* must be addresses"):
-        bench.run()
-    assert bench.data_versions() == {}
+def test_a_study_without_an_address_is_refused_before_any_work(tmp_path: Path) -> None:
+    for bench in opened(tmp_path, "localhost:8000"):
+        with pytest.raises(InputError, match=r"llms.judge: LATENTLAKE_ENDPOINTS .* must be addresses"):
+            bench.run()
+        assert bench.data_versions() == {}
 
 
-def test_a_server_named_later_without_an_address_is_refused_before_any_work(bench: ServedBench) -> None:
-    bench.run()
-    before, bench.url = bench.data_versions(), "no address"
-    bench.study["explainers"]["default"]["draws"] = 4
+def test_a_server_named_later_without_an_address_is_refused_before_any_work(done: ServedBench) -> None:
+    before, done.url = done.data_versions(), "no address"
+    done.study["explainers"]["default"]["draws"] = 4
     with pytest.raises(InputError, match="LATENTLAKE_ENDPOINTS"):
-        bench.run()
-    assert bench.data_versions() == before
+        done.run()
+    assert done.data_versions() == before
 
 
 def test_failures_are_rows_that_scores_count_and_the_next_run_asks_again(bench: ServedBench, server: Canned) -> None:
@@ -156,9 +190,9 @@ def test_a_study_with_failures_is_rebuilt_with_them(bench: ServedBench, server: 
 
 
 def test_what_it_cost_is_told_by_asset_latent_launch_and_model(
-    bench: ServedBench, server: Canned, capsys: pytest.CaptureFixture[str]
+    done: ServedBench, answered: Answered, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench.run()
+    bench, server = done, answered.server
     usage = [answer("/v1/completions", body)["usage"] for body in server.asked]
     tokens = sum(each["prompt_tokens"] for each in usage), sum(each["completion_tokens"] for each in usage)
     for by in ("asset", "latent", "launch", "model", "day"):
@@ -179,7 +213,7 @@ def test_what_it_cost_is_told_by_asset_latent_launch_and_model(
     assert f"{len(server.asked):,} calls, 0 without an answer; {tokens[0]:,} tokens in" in out
 
 
-def test_pending_calls_are_answered_by_batches(bench: ServedBench, server: Canned, tmp_path: Path) -> None:
+def test_pending_calls_are_answered_by_batches(bench: ServedBench, server: Canned, answered: Answered) -> None:
     server.faults = lambda number, body: status(404)  # nobody is to ask it
     rounds: list[int] = []
     while True:
@@ -196,11 +230,7 @@ def test_pending_calls_are_answered_by_batches(bench: ServedBench, server: Canne
     assert bench.stale() == {}
     assert sum(rounds) == bench.view().calls.collect().height
 
-    # the same as asked one by one
-    server.faults = lambda number, body: None
-    for other in opened(tmp_path / "other", server.url):
-        other.run()
-        assert other.data_versions() == bench.data_versions()
+    assert bench.data_versions() == answered.versions  # the same as asked one by one
 
 
 def test_failed_results_are_asked_again_and_what_is_none_is_refused(bench: ServedBench, server: Canned) -> None:

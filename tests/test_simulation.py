@@ -325,7 +325,6 @@ def test_a_study_is_simulated_shown_and_traced(
 # A real judge
 
 
-@pytest.mark.xdist_group("engines")
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_real_model_predicts_where_a_latent_fires(at_once: bool, smollm2: Path) -> None:  # noqa: F811
     llm = TransformersLLM(smollm2)

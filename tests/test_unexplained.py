@@ -15,8 +15,7 @@ from latentlake.cli import main
 from latentlake.measures import calibration
 from latentlake.reading.summary import summarize
 from latentlake.reading.trace import trace
-from tests.conftest import _open
-from tests.workbench import Workbench
+from tests.workbench import Workbench, opened
 
 SCORERS = {
     "odd": {"method": "intruder", "sample": "wide", "trials": 12, "llm": "judge"},
@@ -28,7 +27,7 @@ STAGES = {"scores/none/odd": 2, "scores/none/near": 2}
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """The small study with samples wide enough, and these scorers beside one of explanations; run once."""
-    for bench in _open(tmp_path_factory.mktemp("unexplained")):
+    with opened(tmp_path_factory.mktemp("unexplained")) as bench:
         bench.study["samples"] = {"wide": {"split": "score", "windows": 60, "negatives": 20}}
         bench.study["explainers"] = {"tokens": {"method": "tokens"}}
         embedding = {"method": "embedding", "explainers": ["tokens"], "sample": "wide", "windows": 8}

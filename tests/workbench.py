@@ -4,19 +4,22 @@ import copy
 import gzip
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 import yaml
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
-from sqlalchemy import Connection, Engine, create_engine
+from dagster._core.storage.runs import SqliteRunStorage
+from sqlalchemy import Connection, Engine, create_engine, inspect
+from sqlalchemy.event import listen
 
-from definitions import build_definitions
 from jobs.progress import TerminalProgress
 from jobs.run import Models, Run
 from latentlake.catalog import Catalog
@@ -102,28 +105,73 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-class OneDatabase(ConsolidatedSqliteEventLogStorage):
-    """Dagster's events in one database and behind one pool of connections: tests spend a quarter less time on them."""
+class _OneEngine:
+    """In the place of an engine for each statement one for all; what is written is not waited for until it is on the disk."""
+
+    _conn_string: str
 
     @cached_property
     def _engine(self) -> Engine:
-        return create_engine(self._conn_string, connect_args={"timeout": 60})
+        engine = create_engine(self._conn_string, connect_args={"timeout": 60})
+        listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        return engine
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[Connection]:
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
 
+class Events(_OneEngine, ConsolidatedSqliteEventLogStorage):
+    """Dagster's events in one database, which is asked once for the names of its tables."""
+
+    _connect = _OneEngine.connect
+
+    @cached_property
+    def _tables(self) -> list[str]:
+        return inspect(self._engine).get_table_names()
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether there is a table."""
+        return table_name in self._tables
+
+
+class Runs(_OneEngine, SqliteRunStorage):
+    """Dagster's runs."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> "Runs":
+        """As Dagster makes it of its configuration."""
+        return cls.from_local(inst_data=inst_data, **config_value)
+
+
 def open_instance(folder: Path) -> dg.DagsterInstance:
     """A Dagster instance on disk, without what takes processes of its own (copies of what steps print) or a network."""
-    folder.mkdir(parents=True, exist_ok=True)
-    events = {"module": __name__, "class": "OneDatabase", "config": {"base_dir": str(folder / "events")}}
+    if not folder.exists():
+        shutil.copytree(_empty_instance().name, folder)
+    return _instance(folder)
+
+
+@cache
+def _empty_instance() -> TemporaryDirectory[str]:
+    """An instance's databases, which take a second to make: made once a process, and copied."""
+    folder = TemporaryDirectory()
+    _instance(Path(folder.name)).dispose()
+    return folder
+
+
+def _instance(folder: Path) -> dg.DagsterInstance:
+    events, runs = (
+        {"module": __name__, "class": name, "config": {"base_dir": str(folder / name.lower())}}
+        for name in ("Events", "Runs")
+    )
     silent = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
     return dg.DagsterInstance.local_temp(
         str(folder),
-        overrides={"event_log_storage": events, "compute_logs": silent, "telemetry": {"enabled": False}},
-    )
+        overrides={
+            "event_log_storage": events, "run_storage": runs, "compute_logs": silent, "telemetry": {"enabled": False},
+        },
+    )  # fmt: skip
 
 
 class FakeModels:
@@ -198,8 +246,7 @@ class Workbench:
     def dagster_stale(self) -> Counter[str]:
         """By asset, the partitions that the Dagster UI marks as missing or out of date."""
         run = self.prepare()
-        definitions = build_definitions(run.study, lake=self.lake)
-        found = dagster_stale(self.instance, definitions, run.flow, run.plan().shards)
+        found = dagster_stale(self.instance, run.definitions, run.flow, run.plan().shards)
         return Counter(asset for asset, _ in found)
 
     def data_versions(self) -> dict[tuple[str, str], str | None]:
@@ -224,3 +271,10 @@ class Workbench:
                 (self.folder / prompt).write_text((prompts / prompt).read_text())
         self.write_shard("a", 1)
         self.write_shard("b", 2)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Workbench]:
+    """The small study of a folder, with its Dagster instance."""
+    with open_instance(folder / "instance") as instance:
+        yield Workbench(folder / "study", instance)

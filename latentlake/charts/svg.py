@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -28,12 +28,17 @@ def svg(chart: alt.TopLevelMixin) -> str:
     """A chart as SVG: a third of what the same PNG weighs, and sharp at any size."""
     import vl_convert
 
-    return vl_convert.vegalite_to_svg(chart.to_dict())
+    return vl_convert.vegalite_to_svg(_spec(chart))
+
+
+def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """What is drawn; not held against the schema, which takes most of the time that a small chart takes."""
+    return chart.to_dict(validate=False)
 
 
 def inline(chart: alt.TopLevelMixin) -> str:
     """A chart as SVG that stands in HTML: without a ground, lines and letters in the colour of the text around it."""
-    spec = chart.to_dict(validate=False)  # against the schema: most of the time that a small chart takes
+    spec = _spec(chart)
     line = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), AROUND)
     own = {
         "background": None,

@@ -92,10 +92,6 @@ class View:
         value: T = known[1]
         return value
 
-    def _scan(self, table: str) -> pl.LazyFrame:
-        """A table as it is now, opened anew only where it changed."""
-        return self._once(f"scan of {table}", lambda: self.lake.scan(table), table)
-
     def _latest(self) -> pl.DataFrame:
         rows = self.catalog.latest(lists=["where", "inputs", "table_versions"]).collect()
         present = self.study
@@ -110,7 +106,7 @@ class View:
 
     def _rows(self, table: str) -> pl.LazyFrame:
         """The published rows of a table that stages write."""
-        frame = self._scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
+        frame = self.lake.scan(table)  # opened before it is asked what is published, lest unpublished rows be seen
         published, where = self._once(table, lambda: self._published(table), "partitions", "studies")
         if published.is_empty():
             return TABLES[table].empty().lazy()
@@ -127,12 +123,12 @@ class View:
 
     def _before(self, table: str, column: str) -> pl.LazyFrame:
         """Rows of a table that only grows, up to the moment of the view."""
-        frame = self._scan(table)
+        frame = self.lake.scan(table)
         return frame if self.at is None else frame.filter(pl.col(column) <= self.at)
 
     def _prompts(self) -> pl.LazyFrame:
         """Prompts, each once; of a past state, those of its calls and what comes before these."""
-        prompts = self._scan("prompts").unique("prompt", keep="first")
+        prompts = self.lake.scan("prompts").unique("prompt", keep="first")
         if self.at is None:
             return prompts
         shown = prompts.join(self._before("calls", "created_at"), on="prompt", how="semi")
@@ -141,7 +137,7 @@ class View:
 
     def _shards(self) -> pl.LazyFrame:
         """Registered shards; of a past state, those that its studies and the ones before had."""
-        shards = self._scan("shards")
+        shards = self.lake.scan("shards")
         if self.at is None:
             return shards
         return shards.join(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 import pyarrow as pa
@@ -45,13 +46,17 @@ class Table:
     layout: Layout | None = None
     is_shared: bool = False
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Arrow schema, with the documentation in the fields' metadata."""
         return pa.schema([pa.field(c.name, c.type, c.nullable, {"comment": c.doc}) for c in self.columns])
 
     def empty(self) -> pl.DataFrame:
         """A frame without rows."""
+        return self._empty.clone()
+
+    @cached_property
+    def _empty(self) -> pl.DataFrame:
         frame = pl.from_arrow(self.schema.empty_table())
         assert isinstance(frame, pl.DataFrame)
         return frame
