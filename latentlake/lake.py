@@ -243,7 +243,7 @@ class Lake:
         if self.is_local:  # names of commits say it; opening a table reads them, ten times as long
             newest = self._newest(table)
             return None if newest is None else int(newest[:20])
-        delta = self._open(table, is_listed=False)
+        delta = self._open(table)
         return None if delta is None else delta.version()
 
     def once(self, table: str, name: str, make: Callable[[], T]) -> T:
@@ -268,7 +268,7 @@ class Lake:
                 if newest is not None:
                     return int(newest[:20]), Path(self.path(table), "_delta_log", newest).stat().st_mtime_ns
             return None
-        delta = self._open(table, is_listed=False)
+        delta = self._open(table)
         return None if delta is None else (delta.version(), str(delta.metadata().id))
 
     def _newest(self, table: str) -> str | None:
@@ -364,10 +364,10 @@ class Lake:
             known.opened = state, delta
         return delta
 
-    def _open(self, table: str, version: int | None = None, is_listed: bool = True) -> DeltaTable | None:
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         options = dict(self.storage_options) or None
         try:
-            return DeltaTable(self.path(table), version, options, without_files=not is_listed)
+            return DeltaTable(self.path(table), version, options)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
