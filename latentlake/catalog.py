@@ -206,7 +206,10 @@ class Catalog:
 
     def present_study(self) -> dict[str, Any] | None:
         """The last row of ``studies``; read once, as long as nothing is written."""
-        return self._present() if self._at is not None else self._lake.once("studies", "present", self._present)
+        if self._at is not None:
+            return self._present()
+        present = self._lake.once("studies", "present", self._present)
+        return None if present is None else dict(present)
 
     def _present(self) -> dict[str, Any] | None:
         frame = self._lake.scan("studies")

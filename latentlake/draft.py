@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
@@ -94,15 +95,25 @@ def begin(wanted: Wanted, out: Path, cache: Path, force: bool = False) -> Draft:
         raise InputError(f"there is no folder {home}; make it, or name another file with --out")
     coders = _named(_coders(wanted), wanted.checkpoint)
     text = "\n".join(_lines(wanted, coders, home)) + "\n"
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=home, prefix=".draft-", suffix=".yaml", encoding="utf-8") as aside:
+    with ExitStack() as stack:
+        with _writing(out):
+            aside = stack.enter_context(
+                tempfile.NamedTemporaryFile("w", dir=home, prefix=".draft-", suffix=".yaml", encoding="utf-8")
+            )
             aside.write(text)
             aside.flush()
-            _require_sound(_loaded(Path(aside.name), out), cache)
-        out.write_text(text, encoding="utf-8")
+        _require_sound(_loaded(Path(aside.name), out), cache)
+        with _writing(out):
+            out.write_text(text, encoding="utf-8")
+    return Draft(load_study(out), coders, list(_notes(wanted, coders)))
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}; see to the room and the rights there") from error
-    return Draft(load_study(out), coders, list(_notes(wanted, coders)))
 
 
 def _loaded(aside: Path, out: Path) -> Study:

@@ -40,6 +40,7 @@ def export(
     kind = EXPORTS[form]
     require_room(folder, overwrite, PROVENANCE)
     given = _given(results, dictionaries, explainers, model, licence, watch)
+    require_room(folder, overwrite, PROVENANCE)  # reading took a while, in which somebody else may have written there
     with whole(folder) as made:
         kind().write(given, made)
         (made / PROVENANCE).write_text(

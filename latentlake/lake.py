@@ -29,7 +29,7 @@ _FILE = "__file"
 _KNOWN_TABLES = 256
 
 T = TypeVar("T")
-State = tuple[int, int | str]
+State = tuple[int, str]
 
 # Writers of different partitions do not conflict, but their commits queue for one version number.
 _retry_conflicts = retry(
@@ -266,7 +266,8 @@ class Lake:
             newest = self._newest(table)
             with suppress(FileNotFoundError):  # deleted meanwhile
                 if newest is not None:
-                    return int(newest[:20]), Path(self.path(table), "_delta_log", newest).stat().st_mtime_ns
+                    found = Path(self.path(table), "_delta_log", newest).stat()
+                    return int(newest[:20]), f"{found.st_mtime_ns} {found.st_ino} {found.st_size}"
             return None
         delta = self._open(table)
         return None if delta is None else (delta.version(), str(delta.metadata().id))
@@ -360,7 +361,7 @@ class Lake:
         if kept is not None and kept[0] == state and version in (None, state[0]):
             return kept[1]
         delta = self._open(table, version)
-        if delta is not None and version is None:
+        if delta is not None and version is None and delta.version() == state[0]:  # no commit came in between
             known.opened = state, delta
         return delta
 

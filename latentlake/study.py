@@ -368,13 +368,13 @@ def load_study(path: str | Path) -> Study:
     if not path.is_file():
         raise StudyError(f"there is no study file {path}; name one with LATENTLAKE_STUDY")
     text = path.read_text(encoding="utf-8")
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         tree = loader.get_single_node()
         repeated = repeated_key(tree) if tree else None
         values = loader.construct_document(tree) if tree else None
     except yaml.YAMLError as error:
-        raise StudyError(f"{path} is not YAML: {error}") from error
+        raise StudyError(f"{path} is not YAML: {_in_words(text) or error}") from error
     if repeated is not None:
         raise StudyError(f"{path}, line {repeated.start_mark.line + 1}: the key {repeated.value!r} is given twice")
     if tree is None or not isinstance(values, dict):
@@ -386,6 +386,15 @@ def load_study(path: str | Path) -> Study:
     study._path = path.resolve()
     _read_prompts(path, study)
     return study
+
+
+def _in_words(text: str) -> yaml.YAMLError | None:
+    """What is wrong of a YAML text, with the line and the place in it, which the fast reader does not show."""
+    try:
+        yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        return error
+    return None
 
 
 def require_unchanged(study: Study) -> None:

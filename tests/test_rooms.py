@@ -23,14 +23,14 @@ MAY_IMPORT = {
     ),
     "latentlake/charts": core("charts console measures scorers"),
     "latentlake/choices": [],
-    "latentlake/coders": core("coders digest errors hub protocols registry sections"),
+    "latentlake/coders": core("coders digest errors hub protocols registry sections.dictionaries"),
     "latentlake/coders/formats": core("coders errors registry"),
-    "latentlake/corpora": core("corpora digest errors files hub registry sections"),
+    "latentlake/corpora": core("corpora digest errors files hub registry sections.corpus"),
     "latentlake/digest": [],
     "latentlake/engines": core("engines errors files hookpoints hub protocols registry"),
     "latentlake/errors": [],
     "latentlake/explainers": core(
-        "choices explainers marking measures.metrics protocols registry sections sources work"
+        "choices explainers marking measures.metrics protocols registry sections.comparisons sources work"
     ),
     "latentlake/explorer": core(
         "calls.costs catalog charts console errors explorer measures.aggregates measures.agreement "
@@ -71,6 +71,8 @@ MAY_IMPORT = {
         "scorers sources work"
     ),
     "latentlake/sections": core("choices errors registry sections"),
+    "latentlake/sections/interventions": core("choices"),
+    "latentlake/sections/mistakes": core("errors"),
     "latentlake/sections/reference": core("choices registry sections study"),
     "latentlake/stages": core(
         "coders corpus dictionaries digest errors explainers fetching hookpoints keeping.reported "

@@ -108,6 +108,14 @@ def refusal(file: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["name: [one", "name: \x07one"])
+def test_what_is_no_yaml_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"study.yaml is not YAML: .*(\n.*)*(line 1|position 6)"):
+        load_study(path)
+
+
 def test_the_study_of_these_tests_is_valid(file: Path) -> None:
     study = load_study(file)
     assert (study.name, study.home, study.seed) == ("tiny", file.parent, 7)

@@ -79,6 +79,14 @@ def test_contexts_are_read_once_for_all_epochs_where_there_is_room(
     assert steps == trained(tmp_path / "b")  # of vectors that do not depend on the batch, so nothing else may differ
 
 
+def test_a_place_without_room_for_states_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "states").write_text("no folder")
+    choice = Training.model_validate({"latents": 40, "k": 4, "contexts": 4, "epochs": 2, "lr": 0.01})
+    with pytest.raises(InputError, match=r"GiB in .*states, and cannot be.*TMPDIR"):
+        train(choice, lesson(), tmp_path / "a", lambda share: None)
+
+
 def test_what_is_trained_is_a_coder_like_any_other(tmp_path: Path) -> None:
     steps = trained(tmp_path / "a")
     coder = open_coder("sparsify", Source(tmp_path / "a" / "coder", "a"), "cpu")

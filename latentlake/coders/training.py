@@ -192,13 +192,32 @@ class _States:
         shape = {name: (len(self._is_kept), *state.shape[1:]) for name, state in states.items()}
         if self._folder is None or 4 * sum(map(math.prod, shape.values())) > _KEPT:
             return
-        self._folder.mkdir(exist_ok=True)
         for name, state in states.items():
             if name not in self._kept:
-                file = self._folder / f"{len(self._kept)}.float32"
-                self._kept[name] = np.memmap(file, np.float32, "w+", shape=shape[name])
+                self._kept[name] = _made(self._folder / f"{len(self._kept)}.float32", shape[name])
             self._kept[name][rows] = state.cpu().numpy()
         self._is_kept[rows] = True
+
+
+def _made(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, float32, in a file. They are written first: a disk that is full is an error then, and the end of the process where
+    numbers are put into a mapped file.
+
+    Raises:
+        InputError: there is no room.
+    """
+    size = 4 * math.prod(shape)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb") as there:
+            for _ in range(shape[0]):
+                there.write(bytes(size // shape[0]))
+    except OSError as error:
+        raise InputError(
+            f"what the model gives for {shape[0]:,} contexts is kept for later epochs, {size / 2**30:.1f} GiB in "
+            f"{file.parent}, and cannot be: {error}; make room there, name another place with TMPDIR, or train for one epoch"
+        ) from error
+    return np.memmap(file, np.float32, "r+", shape=shape)
 
 
 def _model(states: _States, rows: Tensor) -> Any:

@@ -12,7 +12,6 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
-EXACT = 16_384  # latents of either side, up to which all cosines are compared
 _DENSE = 4_000_000  # cosines of a group, up to which it is solved as a whole matrix
 
 

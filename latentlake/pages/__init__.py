@@ -1,7 +1,7 @@
 """HTML of latents and of studies, for the explorer, the report and previews.
 
 What belongs here: how results look as HTML: templates, one style sheet, and what turns frames into what templates show. What does
-not: reading a lake (``trace.py``), counting and averaging (``aggregates.py`` and others), charts (``charts/``), a server.
+not: reading a lake (``reading/``), counting and averaging (``measures/``), charts (``charts/``), a server.
 
 All text of corpora and models is escaped, by the templates' own doing. Pages are well-formed as XML too, so that they can
 stand in pictures, and hold no script.

@@ -1,7 +1,7 @@
 """Scorers: one file each, with one registered class that holds its settings and judges explanations, or latents without.
 
 What belongs here: how an explanation is held against a window, or windows against one another. What does not: choosing windows
-(``stages/examples.py``), controls (``stages/scores.py``), metrics (``scoring.py``), the texts shown to a model (``prompts/``),
+(``stages/examples.py``), controls (``stages/scores.py``), metrics (``measures/``), the texts shown to a model (``prompts/``),
 running it (``engines/``).
 
 To add one: a file with a subclass of `Scorer`, registered in `latentlake.registry.SCORERS`.
