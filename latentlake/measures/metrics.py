@@ -111,7 +111,7 @@ def auroc_interval(
     small = newcombe_interval(value, positives, negatives, level)
     is_defined = (variance > _NO_SPREAD) & (value > 0) & (value < 1)
     is_near = np.minimum(value, 1 - value) < _NEAR_THE_END
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         half = _z(level) * np.sqrt(variance) / (value * (1 - value))
         low, high = (np.where(is_defined, expit(logit(value) + side * half), np.nan) for side in (-1, 1))
     takes_wider = is_near | ~is_defined
