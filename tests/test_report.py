@@ -163,6 +163,7 @@ def test_dictionaries_that_are_compared_stand_in_tables_and_maps(comparing: View
     made = report(comparing).html
     require_sound(made)
     assert (compared / "study" / "lake" / "tiny" / FILE).read_text() == made
+    assert "The study has no scorers." in text_of(made)
     sums = {(row["comparison"], row["pair"], row["by"]): row for row in comparing.comparisons.collect().to_dicts()}
     alike = {(row["comparison"], row["pair"], row["by"]): row for row in comparing.similarities.collect().to_dicts()}
 

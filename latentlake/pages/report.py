@@ -78,6 +78,7 @@ def report(results: Results) -> Made:
         corpus=choices["corpus"]["sources"],
         firing=[(name, figures.firing(results, name)) for name in choices["dictionaries"]],
         scores=scores,
+        scorers=list(choices["scorers"]),
         controls=_controls(choices),
         legend=[(said, WHOSE[said]) for said in WHOSE if said in {OWN, *scores["controls"]}],
         pictures=[(name, _pictures(of, name)) for name in choices["dictionaries"]],
