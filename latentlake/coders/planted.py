@@ -6,6 +6,7 @@ makes of true and of false explanations of such latents says what it is worth (c
 
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,16 +31,16 @@ class _Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def spans(self, document: str, text: str) -> Iterator[Span]:
-        raise NotImplementedError
+    @abstractmethod
+    def spans(self, document: str, text: str) -> Iterator[Span]: ...
 
 
 class _Words(_Rule):
     """Fires on whole words, in capitals or not."""
 
     @property
-    def all(self) -> Sequence[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def all(self) -> Sequence[str]: ...
 
     def spans(self, document: str, text: str) -> Iterator[Span]:
         return (match.span() for match in self._pattern.finditer(text))

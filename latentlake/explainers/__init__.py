@@ -6,6 +6,7 @@ What belongs here: how windows and statistics of a latent become explanations. W
 To add one: a file with a subclass of `Explainer`, registered in `latentlake.registry.EXPLAINERS`.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -66,10 +67,10 @@ class Explainer(Choices):
         """Whose explanations it borrows, where it does."""
         return None
 
+    @abstractmethod
     def explain(self, work: "Work", latents: Sequence[int]) -> Mapping[int, Sequence[Hypothesis]]:
         """Hypotheses for each latent.
 
         The one that becomes the explanation is the one with the highest ``selection``, of equals the first; a latent
         all of whose hypotheses failed has no explanation.
         """
-        raise NotImplementedError

@@ -5,6 +5,7 @@ the one that tells activating windows from the others best, by embedding.
 """
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -58,9 +59,9 @@ class Asking(Explainer):
         """One a draw."""
         return self.draws
 
+    @abstractmethod
     def fillings(self, work: "Work", latents: Sequence[int]) -> Iterator[tuple[int, Mapping[str, str]]]:
         """What the prompt is filled with, for each latent of which there is something to show."""
-        raise NotImplementedError
 
     def stops(self, is_chat: bool) -> tuple[str, ...]:
         """Strings that end a reply. Of a text that goes on, an explanation is a line; a chat ends by itself."""

@@ -6,6 +6,7 @@ what is exported, and when it counts (``exporting.py``), what an import becomes 
 To add one: a file with a subclass of `Form`, registered in `latentlake.registry.EXPORTS`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,19 +57,19 @@ class LeftOut:
 Entry = Said | Rated | LeftOut
 
 
-class Form:
+class Form(ABC):
     """A form. ``title``: whose it is, for messages. Beside its files `latentlake.exporting` puts ``provenance.json``."""
 
     title: ClassVar[str]
 
+    @abstractmethod
     def write(self, given: "Given", folder: Path) -> None:
         """Write what is given into an empty folder, a part at a time. The same results give the same bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, path: Path) -> Iterator[Entry]:
         """What files of the form say, in an order that does not depend on the file system.
 
         Raises:
             InputError: something is not of the form; the message names file, line and field.
         """
-        raise NotImplementedError
