@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -15,6 +15,8 @@ from latentlake.reading.results import Results, choices_of
 from latentlake.reading.view import View
 from latentlake.scorers import NONE
 from latentlake.tables import TABLES
+
+Number = TypeVar("Number", int, pl.Expr)
 
 _WINDOW = ("shard", "context", "start")
 _ASIDE = "^(agreements|embeddings/|comparisons/|report)"  # made of scores or explanations, and not the other way round
@@ -158,9 +160,9 @@ def _concerned(
     }
 
 
-def _block(latent: int, choices: Mapping[str, Any], width: int) -> int:
+def _block(latent: Number, choices: Mapping[str, Any], width: Number) -> Number:
     """The block of a latent."""
-    return int(latent * choices["blocks"] // width)
+    return latent * int(choices["blocks"]) // width
 
 
 def _explanations(
@@ -198,7 +200,7 @@ def _partners(
         return found.with_columns(explanation=pl.lit(None, pl.String))
     others = found["other"].unique().to_list()
     opened = _rows(results, "dictionaries", {"dictionary": others}).select("width", other="dictionary").collect()
-    block = pl.col("partner").cast(pl.Int64) * choices["blocks"] // pl.col("width")
+    block = _block(pl.col("partner").cast(pl.Int64), choices, pl.col("width"))
     blocks = found.join(opened, on="other").select(block.unique()).to_series().to_list()
     of = {"dictionary": others, "block": blocks, "explainer": concerned["explainer"]}
     said = _rows(results, "explanations", of, found["partner"].unique().to_list()).collect()
